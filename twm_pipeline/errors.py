@@ -1,0 +1,72 @@
+"""Every error the product raises on purpose, one class per reaction of the caller."""
+
+from __future__ import annotations
+
+
+class TwmError(Exception):
+    """The base of all errors of this package; its text is meant to be read by an operator."""
+
+
+class ConfigError(TwmError):
+    """The deployment has to be changed: a setting, a credential, a permission."""
+
+
+class RetriableError(TwmError):
+    """The same work may succeed later: an outage, a rate limit, an answer that cannot be trusted.
+
+    Args:
+        message: What was tried and what came back.
+        retry_after: Seconds to wait before the next try, when the other side said so.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DatabaseUnavailableError(RetriableError):
+    """PostgreSQL does not answer; without it no vendor request is made (DESIGN D6)."""
+
+
+class RateLimitedError(RetriableError):
+    """The vendor went on answering 429 after the bounded number of tries."""
+
+
+class PagingError(RetriableError):
+    """A listing contradicts itself (repeated page, wrong order), so nothing may be concluded from it."""
+
+
+class PermanentError(TwmError):
+    """Trying again does not help; somebody has to look."""
+
+
+class AuthenticationError(PermanentError):
+    """The vendor refuses the credentials (401): the whole source stops."""
+
+
+class AccessError(PermanentError):
+    """The vendor forbids one resource (403): one stream stops, the others go on."""
+
+
+class RequestRefusedError(PermanentError):
+    """The vendor calls our request malformed (400, 422): a defect of ours or a changed API."""
+
+
+class AccountChangedError(PermanentError):
+    """The credentials belong to another account than the rows already stored."""
+
+
+class MassDeletionError(PermanentError):
+    """More rows would become tombstones by absence than DESIGN D5 allows without confirmation."""
+
+
+class NotFoundError(TwmError):
+    """The vendor answers 404 in its own JSON shape: unknown, invisible or deleted."""
+
+
+class RecordError(TwmError):
+    """One record cannot be used; it is set aside with this reason and the others go on."""
+
+
+class WindowClosedError(TwmError):
+    """The time or the lock of this window is over; what is committed stays, the rest is done later."""

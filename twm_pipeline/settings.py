@@ -1,0 +1,276 @@
+"""Every setting of the product: name, meaning, default, and what a wrong value is told.
+
+Values come from the environment and from ``.env`` in the project's folder (the environment wins). Secrets
+are `SecretStr`: their text never appears in a repr, a log line or an error.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from twm_pipeline.errors import ConfigError
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+"""The checkout (or the folder that holds the installed package): where ``.env`` and ``.twm/`` live."""
+
+
+def _parse_date(value: object) -> object:
+    """Return a date from ``DD.MM.YYYY`` or ISO 8601; anything else goes on to pydantic's own message."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    for parse in (date.fromisoformat, lambda t: datetime.strptime(t, "%d.%m.%Y").date()):  # noqa: DTZ007 - a bare date has no zone; it becomes midnight in TIMEZONE
+        try:
+            return parse(text)
+        except ValueError:
+            continue
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        msg = "expected a date such as 31.12.2024 or 2024-12-31, or an ISO 8601 time"
+        raise ValueError(msg) from None
+
+
+def _parse_ids(value: object) -> object:
+    """Return ids from a comma-separated list; a word that is no number fails (exclusions fail closed)."""
+    if not isinstance(value, str):
+        return value
+    words = [word.strip() for word in value.split(",") if word.strip()]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        msg = "expected numeric ids separated by commas, such as 501001,501002"
+        raise ValueError(msg)
+    return tuple(int(word) for word in words)
+
+
+def _check_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        msg = "expected the name of a time zone such as Europe/Berlin"
+        raise ValueError(msg) from None
+    return value
+
+
+def _strip_slash(url: HttpUrl) -> str:
+    return str(url).rstrip("/")
+
+
+Since = Annotated[date | datetime, BeforeValidator(_parse_date)]
+Ids = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_ids)]
+BaseUrl = Annotated[HttpUrl, AfterValidator(_strip_slash)]
+Backend = Literal["postgres", "airtable", "both"]
+
+
+class Settings(BaseSettings):
+    """The settings of one deployment. Field names in upper case are the variables' names."""
+
+    model_config = SettingsConfigDict(
+        env_file=PROJECT_DIR / ".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    teamwork_base_url: BaseUrl | None = Field(
+        None, description="Address of the site, such as `https://example.teamwork.com`"
+    )
+    teamwork_api_key: SecretStr | None = Field(
+        None, description="API key of a person who sees every project that is to be mirrored"
+    )
+    teamwork_requests_per_minute: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Upper bound of requests per minute; unset: 150, or what the site's headers say",
+    )
+    teamwork_process_after: Since | None = Field(None, description="Only tasks created on or after this date")
+    include_completed_tasks_on_initial_sync: bool = Field(
+        default=True, description="`false` hides tasks that were completed before the first import began"
+    )
+    teamwork_excluded_projects: Ids = Field(
+        (), description="Ids of projects that are left out, separated by commas"
+    )
+    teamwork_excluded_companies: Ids = Field(
+        (), description="Ids of companies whose projects are left out, separated by commas"
+    )
+
+    missive_base_url: BaseUrl = Field(
+        HttpUrl("https://public.missiveapp.com/v1"), description="The API's address", validate_default=True
+    )
+    missive_api_token: SecretStr | None = Field(
+        None, description="Personal API token (Productive plan or higher)"
+    )
+    missive_requests_per_minute: int = Field(
+        300,
+        ge=1,
+        le=10_000,
+        description="Upper bound of requests per minute; three times as many in 15 minutes",
+    )
+    missive_process_after: Since | None = Field(
+        None, description="Only messages delivered on or after this date"
+    )
+
+    db_backend: Backend = Field(
+        "postgres", description="`postgres`: mirror only; `both` (old name `airtable`): mirror and publish"
+    )
+    pg_dsn: SecretStr | None = Field(
+        None,
+        description="URL of the mirror's PostgreSQL database; unset: an embedded server under `TWM_DATA_DIR`",
+    )
+    dagster_pg_url: SecretStr | None = Field(
+        None,
+        description="URL of the database for Dagster's own storage; unset: a database on the embedded server",
+    )
+
+    twm_data_dir: Path = Field(
+        PROJECT_DIR / ".twm",
+        description="Folder for the embedded server, logs and files; relative to the project",
+    )
+    periodic_backfill_interval: float = Field(
+        60, gt=0, le=86_400, description="Seconds between two polls of an open window"
+    )
+    backfill_overlap_seconds: float = Field(
+        120, ge=0, le=86_400, description="Seconds that every poll steps back behind its checkpoint"
+    )
+    sync_window_seconds: float = Field(
+        900, ge=0, le=86_400, description="Seconds that one run goes on listening; 0: one pass"
+    )
+    directory_interval_seconds: float = Field(
+        900,
+        gt=0,
+        description="Seconds between two complete reads of projects, task lists, people, tags, companies, teams",
+    )
+    budget_time_scale: float = Field(
+        1,
+        gt=0,
+        le=10_000,
+        description="How many times faster than documented the request budgets refill; 1 for real accounts",
+    )
+
+    label_categories_file: Path = Field(
+        PROJECT_DIR / "data" / "label_categories.json",
+        description="Category name → label patterns, as JSON; relative to the project",
+    )
+    timezone: Annotated[str, AfterValidator(_check_zone)] = Field(
+        "Europe/Berlin",
+        description="Zone in which bare dates are midnight",
+        validation_alias=AliasChoices("TIMEZONE", "timezone"),
+    )
+    run_retention_days: int = Field(14, ge=1, description="Days that finished runs and their logs are kept")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Form of log lines")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_case(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever the sources gave
+        """Accept `LOG_LEVEL=info` and `DB_BACKEND=Postgres`: the intention is not in doubt."""
+        if isinstance(values, dict):
+            for name, fold in (
+                ("log_level", str.upper),
+                ("log_format", str.lower),
+                ("db_backend", str.lower),
+            ):
+                if isinstance(values.get(name), str):
+                    values[name] = fold(values[name].strip())
+        return values
+
+    @model_validator(mode="after")
+    def _anchor_paths(self) -> Self:
+        """Make relative paths relative to the project, not to the current folder."""
+        for name in ("twm_data_dir", "label_categories_file"):
+            path: Path = getattr(self, name).expanduser()
+            object.__setattr__(self, name, path if path.is_absolute() else PROJECT_DIR / path)
+        return self
+
+    @property
+    def publishes_to_airtable(self) -> bool:
+        """Whether `DB_BACKEND` asks for Airtable besides the mirror (`airtable` is the old name of `both`)."""
+        return self.db_backend != "postgres"
+
+    def instant(self, value: date | datetime | None) -> datetime | None:
+        """Return *value* as an aware UTC instant; a bare date is midnight in `TIMEZONE`."""
+        if value is None:
+            return None
+        if not isinstance(value, datetime):
+            value = datetime.combine(value, time.min)
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=ZoneInfo(self.timezone))
+        return value.astimezone(UTC)
+
+
+def parse_since(text: str) -> date | datetime:
+    """Return the date or time that *text* names (`DD.MM.YYYY` or ISO 8601).
+
+    Raises:
+        ConfigError: If *text* is neither.
+    """
+    try:
+        value = _parse_date(text)
+    except ValueError as error:
+        msg = f"{text!r} is not a date: {error}"
+        raise ConfigError(msg) from None
+    if not isinstance(value, date):
+        msg = f"{text!r} is not a date"
+        raise ConfigError(msg)
+    return value
+
+
+def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - tests and commands override any field by name
+    """Return the settings of the environment and `.env`.
+
+    Raises:
+        ConfigError: Naming each wrong variable, what was read (secrets masked) and what is expected.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        name = field.upper()
+        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "PASSWORD", "DSN", "PG_URL"))
+        read = "a value that is not shown" if secret else repr(problem.get("input"))
+        lines.append(f"{name}: read {read}; {problem['msg'].removeprefix('Value error, ')}")
+    return "Settings cannot be used.\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the variables a child process needs to see the same settings, secrets included."""
+    values = os.environ.copy()
+    for name, value in settings.model_dump(exclude_defaults=True).items():
+        if value is None:
+            continue
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+        elif isinstance(value, tuple):
+            text = ",".join(map(str, value))
+        elif isinstance(value, date):
+            text = value.isoformat()
+        else:
+            text = str(value)
+        values[name.upper()] = text
+    return values
