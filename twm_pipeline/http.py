@@ -1,0 +1,360 @@
+"""One way to ask a vendor: budget, timeouts, bounded retries, and errors by what the caller does next.
+
+Every attempt asks the budget for leave and draws its place in the order of observation before it is sent. What
+is not a complete answer in the vendor's own JSON is never taken for one: an HTML page, a cut-off body, a broken
+connection are tried again and then raised.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import requests
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from twm_pipeline.errors import (
+    AccessError,
+    AuthenticationError,
+    ConfigError,
+    NotFoundError,
+    RateLimitedError,
+    RequestRefusedError,
+    RetriableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from requests.auth import AuthBase
+
+    from twm_pipeline.budget import Budget, Permit
+
+logger = logging.getLogger(__name__)
+
+USER_AGENT = "twm-pipeline (+https://pypi.org/project/twm-pipeline)"
+ATTEMPTS = 5
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 65.0
+ANSWER_SECONDS = 300.0
+LONGEST_PAUSE_SECONDS = 900.0
+DEFAULT_PAUSE_SECONDS = 60.0
+EPOCH_FROM = 1_000_000_000
+CHUNK_BYTES = 1 << 18
+
+_NUL_OR_SURROGATE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A complete answer.
+
+    Args:
+        data: The decoded JSON, free of NUL characters and lone surrogates (PostgreSQL stores neither).
+        seq: The attempt's place in the order of observation.
+        date: The vendor's own clock, UTC, from the `Date` header.
+        cleaned: How many characters were taken out or replaced.
+    """
+
+    data: Any
+    seq: int
+    date: datetime
+    cleaned: int = 0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What a session did: attempts sent, attempts that had to be repeated, bytes received."""
+
+    attempts: int = 0
+    retries: int = 0
+    received_bytes: int = 0
+
+
+@dataclass
+class VendorSession:
+    """Asks one vendor account, one request at a time.
+
+    Args:
+        name: The vendor's name in messages.
+        base_url: Everything before the path.
+        auth: Puts the credentials on a request.
+        budget: The account's budget, entered.
+        time_scale: How much faster than documented waits without a vendor's own figure are.
+        should_stop: Called between attempts; raises when the window is over.
+        sleep: Replaced by tests.
+    """
+
+    name: str
+    base_url: str
+    auth: AuthBase
+    budget: Budget
+    time_scale: float = 1.0
+    read_seconds: float = READ_SECONDS
+    should_stop: Callable[[], None] = lambda: None
+    sleep: Callable[[float], None] = time.sleep
+    traffic: Traffic = field(default_factory=Traffic)
+    _session: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json"})
+        self._session.auth = self.auth
+        self._session.trust_env = False  # a netrc entry must not replace the credentials
+
+    def get(self, path: str, params: Mapping[str, str] | None = None, *, fresh: bool = True) -> Reply:
+        """Return the complete answer to ``GET path``.
+
+        Args:
+            path: Below the base address.
+            params: Query parameters.
+            fresh: Whether the request serves fresh changes (see `Budget.draw`).
+
+        Raises:
+            AuthenticationError: 401.
+            AccessError: 403.
+            NotFoundError: 404 in the vendor's own shape.
+            RequestRefusedError: Another 4xx.
+            RateLimitedError: 429 again and again.
+            RetriableError: No complete answer after the bounded number of tries.
+        """
+        for attempt in Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_wait,
+            sleep=self._pause,
+            retry=retry_if_exception_type(RetriableError),
+            before_sleep=self._note_retry,
+            reraise=True,
+        ):
+            with attempt:
+                return self._attempt(path, params or {}, fresh=fresh)
+        raise AssertionError  # tenacity either returns or raises
+
+    def _pause(self, seconds: float) -> None:
+        self.should_stop()
+        self.sleep(seconds)
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        self.traffic.retries += 1
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("%s: attempt %d failed: %s", self.name, state.attempt_number, error)
+
+    def _attempt(self, path: str, params: Mapping[str, str], *, fresh: bool) -> Reply:
+        permit = self.budget.draw(fresh=fresh)
+        self.traffic.attempts += 1
+        started = time.monotonic()
+        try:
+            response, body = self._send(path, params)
+        finally:
+            self.budget.finish(permit)
+        logger.debug(
+            "%s GET %s: %d, %d bytes, %.0f ms",
+            self.name,
+            path,
+            response.status_code,
+            len(body),
+            (time.monotonic() - started) * 1000,
+        )
+        return self._read(path, response, body, permit)
+
+    def _send(self, path: str, params: Mapping[str, str]) -> tuple[requests.Response, bytes]:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        try:
+            with self._session.get(
+                self.base_url + path,
+                params=params,
+                timeout=(CONNECT_SECONDS, self.read_seconds),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                chunks = []
+                for chunk in response.iter_content(CHUNK_BYTES):
+                    chunks.append(chunk)
+                    if time.monotonic() > deadline:
+                        msg = f"{self.name} GET {path}: the answer took longer than {ANSWER_SECONDS:.0f} s"
+                        raise RetriableError(msg)
+                body = b"".join(chunks)
+                self.traffic.received_bytes += len(body)
+                return response, body
+        except requests.RequestException as error:
+            # The library's text may repeat the address with its query; the class says enough.
+            msg = f"{self.name} GET {path}: no complete answer ({type(error).__name__})"
+            raise RetriableError(msg) from error
+
+    def _read(self, path: str, response: requests.Response, body: bytes, permit: Permit) -> Reply:
+        date = _date_of(response)
+        rates = _RateHeaders.of(response, date)
+        self.budget.observe(limit=rates.limit, remaining=rates.remaining, reset_seconds=rates.reset_seconds)
+        status = response.status_code
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise self._throttled(path, rates)
+        if status == HTTPStatus.OK:
+            try:
+                data, cleaned = decode(body)
+            except ValueError as error:
+                msg = f"{self.name} GET {path}: the answer is not complete JSON ({len(body)} bytes)"
+                raise RetriableError(msg) from error
+            return Reply(data=data, seq=permit.seq, date=date, cleaned=cleaned)
+        raise self._error_of(path, response, body)
+
+    def _throttled(self, path: str, rates: _RateHeaders) -> RateLimitedError:
+        seconds = rates.retry_seconds
+        if seconds is None:
+            seconds = DEFAULT_PAUSE_SECONDS / self.time_scale
+        msg = f"{self.name} GET {path}: 429, asked to wait {seconds:.1f} s"
+        self.budget.pause(min(seconds, LONGEST_PAUSE_SECONDS), reason=f"{self.name} answered 429")
+        return RateLimitedError(msg, retry_after=seconds)
+
+    def _error_of(self, path: str, response: requests.Response, body: bytes) -> Exception:
+        status = response.status_code
+        words = _vendor_words(body)
+        what = f"{self.name} GET {path}: {status}" + (f" {words!r}" if words else "")
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.OK:
+            return RetriableError(what, retry_after=_retry_after(response, _date_of(response)))
+        if status == HTTPStatus.UNAUTHORIZED:
+            return AuthenticationError(f"{what}. Check the address ({self.base_url}) and the key.")
+        if (
+            HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+            or status < HTTPStatus.MULTIPLE_CHOICES
+        ):
+            return ConfigError(f"{what}: not an answer of the API. Check the address ({self.base_url}).")
+        if words is None:
+            return RetriableError(f"{what}, and not in the vendor's own form")
+        if status == HTTPStatus.FORBIDDEN:
+            return AccessError(f"{what}. The key's owner may not read this, or the plan lacks it.")
+        if status == HTTPStatus.NOT_FOUND:
+            return NotFoundError(what)
+        return RequestRefusedError(what)
+
+
+_REFUSALS = {HTTPStatus.FORBIDDEN: AccessError, HTTPStatus.NOT_FOUND: NotFoundError}
+
+
+def _wait(state: RetryCallState) -> float:
+    """Return seconds before the next attempt; after a 429 it is the budget that waits, else back off."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, RateLimitedError):
+        return 0.0
+    backoff = wait_random_exponential(multiplier=0.5, max=30)(state)
+    asked = error.retry_after if isinstance(error, RetriableError) else None
+    return min(max(backoff, asked or 0.0), LONGEST_PAUSE_SECONDS)
+
+
+def decode(body: bytes) -> tuple[Any, int]:
+    """Return the JSON of *body* without NUL and lone surrogates, and how many of them there were.
+
+    Raises:
+        ValueError: If *body* is not complete JSON.
+    """
+    suspicious = _NUL_OR_SURROGATE.search(body) is not None
+    if not suspicious:
+        try:
+            return orjson.loads(body), 0
+        except orjson.JSONDecodeError:
+            pass  # control characters and invalid UTF-8 are forgiven below
+    data = json.loads(body.decode("utf-8", errors="replace"), strict=False)
+    if not suspicious and b"\x00" not in body:
+        return data, 0
+    count = [0]
+    return _clean(data, count), count[0]
+
+
+def _clean(value: Any, count: list[int]) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, str):
+        text = value.replace("\x00", "")
+        count[0] += len(value) - len(text)
+        text, replaced = _SURROGATE.subn("\N{REPLACEMENT CHARACTER}", text)
+        count[0] += replaced
+        return text
+    if isinstance(value, list):
+        return [_clean(item, count) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key, count): _clean(item, count) for key, item in value.items()}
+    return value
+
+
+def _vendor_words(body: bytes) -> str | None:
+    """Return the vendor's own words of an error, or None where the body is not in a vendor's form."""
+    try:
+        data, _ = decode(body)
+    except ValueError:
+        return None
+    if not isinstance(data, dict):
+        return None
+    found = data.get("error", data.get("errors", data.get("message", data.get("MESSAGE"))))
+    if isinstance(found, list):
+        found = found[0] if found else ""
+    if isinstance(found, dict):
+        found = found.get("message") or found.get("detail") or found.get("title") or ""
+    return str(found)[:200] if found is not None else None
+
+
+def _date_of(response: requests.Response) -> datetime:
+    """Return the vendor's clock; only an answer without a `Date` falls back to ours."""
+    try:
+        moment = parsedate_to_datetime(response.headers["Date"])
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _retry_after(response: requests.Response, date: datetime) -> float | None:
+    """Return the seconds of `Retry-After`, which is a number or an HTTP date (RFC 9110, 10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()
+    if not value:
+        return None
+    number = _number(value)
+    if number is not None:
+        return max(number, 0.0)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    # HTTP dates have whole seconds on both sides: one more keeps the wait from being too short.
+    return max((moment - date).total_seconds() + 1, 0.0)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value else None
+    except ValueError:
+        return None
+    return number if number is not None and abs(number) < float("inf") else None
+
+
+@dataclass(frozen=True, slots=True)
+class _RateHeaders:
+    """What the headers say of the budget; either spelling, `Reset` in seconds to go or epoch seconds."""
+
+    limit: int | None
+    remaining: int | None
+    reset_seconds: float | None
+    retry_seconds: float | None
+
+    @classmethod
+    def of(cls, response: requests.Response, date: datetime) -> _RateHeaders:
+        def read(word: str) -> float | None:
+            headers = response.headers
+            return _number(headers.get(f"X-Rate-Limit-{word}") or headers.get(f"X-RateLimit-{word}"))
+
+        reset = read("Reset")
+        if reset is not None and reset > EPOCH_FROM:
+            reset = max(reset - date.timestamp() + 1, 0.0)
+        limit, remaining = read("Limit"), read("Remaining")
+        asked = _retry_after(response, date)
+        return cls(
+            limit=int(limit) if limit is not None else None,
+            remaining=int(remaining) if remaining is not None else None,
+            reset_seconds=reset,
+            retry_seconds=asked if asked is not None else reset,
+        )

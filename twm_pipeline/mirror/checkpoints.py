@@ -1,0 +1,270 @@
+"""Checkpoints, accounts, set-aside records and progress: what the mirror knows about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from twm_pipeline.errors import AccountChangedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from twm_pipeline.records import Json, Source
+
+SET_ASIDE_FIRST_WAIT = timedelta(minutes=1)
+SET_ASIDE_LONGEST_WAIT = timedelta(days=1)
+REASON_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """How far a feed of a stream has been read.
+
+    Args:
+        last_event_time: The instant below which nothing is missing; None until that is known.
+        last_cursor: JSON of the stream's own walk (live head, history, gaps).
+        scope: Fingerprint of the settings under which it was read.
+    """
+
+    last_event_time: datetime | None = None
+    last_cursor: Json = field(default_factory=dict)
+    scope: str | None = None
+
+
+def load_checkpoint(connection: Connection, source: Source, stream: str, feed: str = "") -> Checkpoint | None:
+    """Return the checkpoint of a feed, or None before its first commit."""
+    row = connection.execute(
+        text(
+            "SELECT last_event_time, last_cursor, scope FROM twm.checkpoints"
+            " WHERE source = :source AND stream = :stream AND feed = :feed"
+        ),
+        {"source": source, "stream": stream, "feed": feed},
+    ).one_or_none()
+    if row is None:
+        return None
+    return Checkpoint(last_event_time=row.last_event_time, last_cursor=row.last_cursor, scope=row.scope)
+
+
+def save_checkpoint(  # noqa: PLR0913 - three words name a feed
+    connection: Connection,
+    source: Source,
+    stream: str,
+    feed: str = "",
+    *,
+    checkpoint: Checkpoint,
+    may_step_back: bool = False,
+) -> None:
+    """Store *checkpoint* in the transaction of the rows it speaks of; `last_event_time` only moves forward.
+
+    Args:
+        connection: The transaction that also stores the rows.
+        source: The vendor.
+        stream: The stream.
+        feed: The mailbox or feed; empty where the stream has one only.
+        checkpoint: What has been read.
+        may_step_back: True when a widened scope makes older rows missing again.
+    """
+    forward = (
+        "excluded.last_event_time"
+        if may_step_back
+        else ("greatest(c.last_event_time, excluded.last_event_time)")
+    )
+    connection.execute(
+        text(
+            "INSERT INTO twm.checkpoints AS c (source, stream, feed, last_event_time, last_cursor, scope)"
+            " VALUES (:source, :stream, :feed, :time, :cursor, :scope)"
+            f" ON CONFLICT (source, stream, feed) DO UPDATE SET last_event_time = {forward},"
+            " last_cursor = excluded.last_cursor, scope = excluded.scope, updated_at = now()"
+        ).bindparams(bindparam("cursor", type_=JSONB)),
+        {
+            "source": source,
+            "stream": stream,
+            "feed": feed,
+            "time": checkpoint.last_event_time,
+            "cursor": checkpoint.last_cursor,
+            "scope": checkpoint.scope,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Whose rows the mirror holds.
+
+    Args:
+        account: The site's address, or the token owner's id.
+        owner_id: The person the credentials act for.
+        credentials_digest: Digest of the credentials; a new one makes the account be looked up again.
+        first_import_at: The vendor's clock when the first import began.
+        link_base: Address under which people open objects.
+        scope: Settings that decide which rows are shown.
+    """
+
+    account: str
+    owner_id: str | None
+    credentials_digest: bytes
+    first_import_at: datetime
+    link_base: str | None = None
+    scope: Json = field(default_factory=dict)
+
+
+def load_account(connection: Connection, source: Source) -> Account | None:
+    """Return the account whose rows are stored, or None before the first pass."""
+    row = connection.execute(
+        text(
+            "SELECT account, owner_id, credentials_digest, first_import_at, link_base, scope"
+            " FROM twm.sources WHERE source = :source"
+        ),
+        {"source": source},
+    ).one_or_none()
+    return Account(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def save_account(connection: Connection, source: Source, account: Account) -> None:
+    """Store or refresh *account*.
+
+    Raises:
+        AccountChangedError: If rows of another account are stored.
+    """
+    known = load_account(connection, source)
+    if known is not None and known.account != account.account:
+        msg = (
+            f"{source}: the mirror holds the rows of {known.account}, but the credentials belong to"
+            f" {account.account}. Put the old credentials back, or use an empty database (PG_DSN or"
+            " TWM_DATA_DIR) for the new account."
+        )
+        raise AccountChangedError(msg)
+    connection.execute(
+        text(
+            "INSERT INTO twm.sources AS s"
+            " (source, account, owner_id, credentials_digest, first_import_at, link_base, scope)"
+            " VALUES (:source, :account, :owner_id, :credentials_digest, :first_import_at, :link_base,"
+            " :scope)"
+            " ON CONFLICT (source) DO UPDATE SET owner_id = excluded.owner_id,"
+            " credentials_digest = excluded.credentials_digest, link_base = excluded.link_base,"
+            " scope = excluded.scope"
+        ).bindparams(bindparam("scope", type_=JSONB)),
+        {
+            "source": source,
+            "account": account.account,
+            "owner_id": account.owner_id,
+            "credentials_digest": account.credentials_digest,
+            "first_import_at": account.first_import_at,
+            "link_base": account.link_base,
+            "scope": account.scope,
+        },
+    )
+
+
+def note_outcome(connection: Connection, source: Source, *, error: str | None) -> None:
+    """Remember how the last pass of *source* ended, for status and doctor."""
+    change = (
+        "last_success_at = now(), last_error = NULL, last_error_at = NULL"
+        if error is None
+        else "last_error = :error, last_error_at = now()"
+    )
+    connection.execute(
+        text(f"UPDATE twm.sources SET {change} WHERE source = :source"),
+        {"source": source} if error is None else {"source": source, "error": error[:REASON_CHARACTERS]},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """One record that could not be used, with the reason; its raw JSON stays in the database only."""
+
+    stream: str
+    object_id: str
+    reason: str
+    raw: Any = None
+
+
+def set_aside(connection: Connection, source: Source, problems: Iterable[SetAside]) -> int:
+    """Park *problems*; each further attempt of one waits longer, up to a day. Return how many."""
+    count = 0
+    for problem in problems:
+        connection.execute(
+            text(
+                "INSERT INTO twm.set_aside AS s (source, stream, object_id, reason, raw, next_attempt_at)"
+                " VALUES (:source, :stream, :id, :reason, :raw, now() + :first_wait)"
+                " ON CONFLICT (source, stream, object_id) DO UPDATE SET reason = excluded.reason,"
+                " raw = excluded.raw, attempts = s.attempts + 1, last_at = now(), next_attempt_at ="
+                " now() + least(:first_wait * power(2, least(s.attempts, 20)), :longest)"
+            ).bindparams(bindparam("raw", type_=JSONB)),
+            {
+                "source": source,
+                "stream": problem.stream,
+                "id": problem.object_id,
+                "reason": problem.reason[:REASON_CHARACTERS],
+                "raw": problem.raw,
+                "first_wait": SET_ASIDE_FIRST_WAIT,
+                "longest": SET_ASIDE_LONGEST_WAIT,
+            },
+        )
+        count += 1
+    return count
+
+
+def due_set_aside(connection: Connection, source: Source, stream: str, *, limit: int = 100) -> list[str]:
+    """Return ids of set-aside records whose next attempt has come, oldest first."""
+    rows = connection.execute(
+        text(
+            "SELECT object_id FROM twm.set_aside WHERE source = :source AND stream = :stream"
+            " AND next_attempt_at <= now() ORDER BY next_attempt_at LIMIT :limit"
+        ),
+        {"source": source, "stream": stream, "limit": limit},
+    )
+    return [row.object_id for row in rows]
+
+
+def resolve_set_aside(connection: Connection, source: Source, stream: str, ids: Iterable[Any]) -> None:
+    """Forget set-aside records that are stored now."""
+    connection.execute(
+        text(
+            "DELETE FROM twm.set_aside WHERE source = :source AND stream = :stream AND object_id = ANY(:ids)"
+        ),
+        {"source": source, "stream": stream, "ids": [str(item) for item in ids]},
+    )
+
+
+def add_counter(connection: Connection, source: Source, name: str, amount: int) -> None:
+    """Add *amount* to a running total shown by status, such as cleaned NUL characters."""
+    if amount:
+        connection.execute(
+            text(
+                "INSERT INTO twm.counters AS c (source, name, value) VALUES (:source, :name, :amount)"
+                " ON CONFLICT (source, name) DO UPDATE SET value = c.value + excluded.value"
+            ),
+            {"source": source, "name": name, "amount": amount},
+        )
+
+
+def note_progress(  # noqa: PLR0913 - one line of a progress display
+    connection: Connection, source: Source, stream: str, *, phase: str, done: int, total: int | None = None
+) -> None:
+    """Show people who wait what a pass is doing; overwritten each time."""
+    connection.execute(
+        text(
+            "INSERT INTO twm.progress (source, stream, phase, done, total) VALUES (:source, :stream, :phase,"
+            " :done, :total) ON CONFLICT (source, stream) DO UPDATE SET phase = excluded.phase,"
+            " done = excluded.done, total = excluded.total, updated_at = now()"
+        ),
+        {"source": source, "stream": stream, "phase": phase, "done": done, "total": total},
+    )
+
+
+def to_iso(moment: datetime | None) -> str | None:
+    """Return *moment* for a cursor's JSON."""
+    return moment.astimezone(UTC).isoformat() if moment else None
+
+
+def from_iso(value: str | None) -> datetime | None:
+    """Return the instant that `to_iso` wrote."""
+    return datetime.fromisoformat(value) if value else None

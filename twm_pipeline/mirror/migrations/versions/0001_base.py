@@ -1,0 +1,13 @@
+"""The base: streams of both vendors, checkpoints, budgets, leases, set-aside records."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade():
+    statements = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    op.get_bind().connection.driver_connection.execute(statements)

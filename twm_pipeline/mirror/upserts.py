@@ -1,0 +1,245 @@
+"""Write what changed; the newest observation wins; deletions are tombstones (DESIGN D4, D5).
+
+All functions work inside the caller's transaction, so rows and checkpoint commit together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    import psycopg
+    from sqlalchemy import Connection
+
+    from twm_pipeline.mirror.tables import Table
+    from twm_pipeline.records import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A record with the number of the request that saw it (drawn before the request was sent)."""
+
+    record: Record
+    seq: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What became of a batch: rows written, found equal, or refused because something newer is stored."""
+
+    written: int = 0
+    unchanged: int = 0
+    stale: int = 0
+    written_ids: tuple[Any, ...] = ()
+
+    def add(self, other: Counts) -> None:
+        """Add the figures of *other*."""
+        self.written += other.written
+        self.unchanged += other.unchanged
+        self.stale += other.stale
+
+
+# A row whose version cannot be believed, or that appears or disappears, is decided by the order of
+# observation alone: a tombstone has no version, and a vendor may restore a row without moving its own clock.
+_NEWER = """
+    CASE WHEN t.version_at IS NULL OR excluded.version_at IS NULL
+              OR t.deleted OR excluded.deleted OR t.missing_since IS NOT NULL OR t.inaccessible
+         THEN excluded.observed_seq > t.observed_seq
+         ELSE (excluded.version_at, excluded.observed_seq) > (t.version_at, t.observed_seq) END
+"""
+
+
+def upsert(
+    connection: Connection, table: Table, observed: Iterable[Observed], *, older_seq: int | None = None
+) -> Counts:
+    """Store *observed* rows and return what became of them.
+
+    Rows whose hash is already stored are not written; only while an older request of another process is still
+    under way is their observation raised, or its late answer could bring back what has changed since.
+
+    Args:
+        connection: In a transaction; nothing is committed here.
+        table: The stream's table.
+        observed: Rows with their observation; of several with one id the newest counts.
+        older_seq: The oldest request of another process that is still under way, if there is one.
+    """
+    newest: dict[Any, Observed] = {}
+    for item in observed:
+        known = newest.get(item.record.id)
+        if known is None or _rank(item) >= _rank(known):
+            newest[item.record.id] = item
+    if not newest:
+        return Counts()
+    stored = _stored(connection, table, list(newest))
+    differing, equal = [], []
+    for key, item in newest.items():
+        row = stored.get(key)
+        (equal if row is not None and _is_equal(row, item.record) else differing).append(item)
+    if older_seq is not None:
+        _raise_observation(connection, table, [item for item in equal if item.seq > older_seq])
+    differing.sort(key=lambda item: item.record.id)
+    written = _copy_newer(connection, table, differing) if differing else ()
+    return Counts(
+        written=len(written),
+        unchanged=len(equal),
+        stale=len(differing) - len(written),
+        written_ids=tuple(written),
+    )
+
+
+def _is_equal(row: Any, record: Record) -> bool:  # noqa: ANN401 - a row of `_stored`
+    return bool(row.settled and row.content_hash == record.content_hash and row.deleted == record.deleted)
+
+
+def _rank(item: Observed) -> tuple[bool, Any, int]:
+    version = item.record.version_at
+    return (version is not None, version, item.seq) if version else (False, 0, item.seq)
+
+
+def _stored(connection: Connection, table: Table, ids: Sequence[Any]) -> dict[Any, Any]:
+    rows = connection.execute(
+        text(
+            f"SELECT id, content_hash, deleted, missing_since IS NULL AND NOT inaccessible AS settled"
+            f" FROM {table.name} WHERE id = ANY(:ids)"
+        ),
+        {"ids": ids},
+    )
+    return {row.id: row for row in rows}
+
+
+def _raise_observation(connection: Connection, table: Table, items: Sequence[Observed]) -> None:
+    if items:
+        connection.execute(
+            text(
+                f"UPDATE {table.name} t SET observed_seq = n.seq"
+                " FROM unnest(CAST(:ids AS {0}[]), CAST(:seqs AS bigint[])) AS n (id, seq)"
+                " WHERE t.id = n.id AND t.observed_seq < n.seq".format(
+                    "text" if isinstance(items[0].record.id, str) else "bigint"
+                )
+            ),
+            {"ids": [item.record.id for item in items], "seqs": [item.seq for item in items]},
+        )
+
+
+@cache
+def _statements(table: Table) -> tuple[str, str, str]:
+    """Return the statements that make the temporary table, fill it and merge it."""
+    columns = (*table.columns, "observed_seq")
+    quoted = ", ".join(f'"{name}"' for name in columns)
+    staging = f"pg_temp.new_{table.source}_{table.stream}"
+    sets = ", ".join(
+        f'"{name}" = coalesce(excluded."{name}", t."{name}")'
+        if name in table.keep_when_null
+        else f'"{name}" = excluded."{name}"'
+        for name in columns
+        if name != "id"
+    )
+    create = (
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS new_{table.source}_{table.stream} ON COMMIT DELETE ROWS"
+        f" AS SELECT {quoted} FROM {table.name} WITH NO DATA"
+    )
+    fill = f"COPY {staging} ({quoted}) FROM STDIN"
+    merge = f"""
+        INSERT INTO {table.name} AS t ({quoted}, deleted_evidence)
+        SELECT {quoted}, CASE WHEN deleted THEN 'vendor' END FROM {staging} ORDER BY id
+        ON CONFLICT (id) DO UPDATE SET {sets}, deleted_evidence = excluded.deleted_evidence,
+            missing_since = NULL, inaccessible = false, synced_at = now()
+        WHERE {_NEWER}
+        RETURNING id
+    """
+    return create, fill, merge
+
+
+def _copy_newer(connection: Connection, table: Table, items: Sequence[Observed]) -> list[Any]:
+    """COPY *items* beside the table and merge those that are newer; return the ids written."""
+    create, fill, merge = _statements(table)
+    columns = table.columns
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]  # the engine is psycopg's
+    with driver.cursor() as cursor:
+        cursor.execute(create)
+        cursor.execute(f"TRUNCATE pg_temp.new_{table.source}_{table.stream}")
+        with cursor.copy(fill) as copy:
+            for item in items:
+                record = item.record
+                copy.write_row([*(getattr(record, name) for name in columns), item.seq])
+        cursor.execute(merge)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def insert_unknown(connection: Connection, table: Table, observed: Iterable[Observed]) -> int:
+    """Store rows that are not known yet and leave the others alone; return how many were new.
+
+    Side-loaded rows are sparser than those of the directory, which is read on a slower beat and then replaces
+    them; writing both shapes in turn would rewrite the row on every pass.
+    """
+    items = {item.record.id: item for item in observed}
+    if not items:
+        return 0
+    known = _stored(connection, table, list(items))
+    return len(_copy_newer(connection, table, [items[key] for key in sorted(items.keys() - known.keys())]))
+
+
+def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
+    connection: Connection,
+    table: Table,
+    ids: Sequence[Any],
+    *,
+    seq: int,
+    at: datetime,
+    evidence: str,
+) -> int:
+    """Mark rows deleted unless something newer is stored; return how many changed.
+
+    Args:
+        connection: In a transaction.
+        table: The stream's table.
+        ids: Rows to mark.
+        seq: The request that gave the evidence.
+        at: When the vendor said so.
+        evidence: `absence` is counted against the limit of `MassDeletionError`; see DESIGN D5.
+    """
+    if not ids:
+        return 0
+    result = connection.execute(
+        text(
+            f"UPDATE {table.name} SET deleted = true, deleted_at = :at, deleted_evidence = :evidence,"
+            " observed_seq = :seq, missing_since = NULL, inaccessible = false, synced_at = now()"
+            " WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
+        ),
+        {"ids": list(ids), "at": at, "evidence": evidence, "seq": seq},
+    )
+    return result.rowcount
+
+
+def mark_missing(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int, at: datetime) -> None:
+    """Note that living rows answered 404 or were absent, the first time; a later look decides (D5)."""
+    if ids:
+        connection.execute(
+            text(
+                f"UPDATE {table.name} SET missing_since = :at WHERE id = ANY(:ids) AND NOT deleted"
+                " AND missing_since IS NULL AND observed_seq < :seq"
+            ),
+            {"ids": list(ids), "at": at, "seq": seq},
+        )
+
+
+def mark_inaccessible(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int) -> int:
+    """Mark rows that no longer answer while nothing says that they were deleted; return how many changed."""
+    if not ids:
+        return 0
+    result = connection.execute(
+        text(
+            f"UPDATE {table.name} SET inaccessible = true, missing_since = NULL, observed_seq = :seq,"
+            " synced_at = now()"
+            " WHERE id = ANY(:ids) AND NOT deleted AND NOT inaccessible AND observed_seq < :seq"
+        ),
+        {"ids": list(ids), "seq": seq},
+    )
+    return result.rowcount

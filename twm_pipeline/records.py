@@ -1,0 +1,235 @@
+"""Typed, vendor-neutral rows: what a source hands over and the mirror stores.
+
+Every field of a record is a column of its table under the same name (`mirror/tables.py`). Instants are aware
+and in UTC; calendar dates are dates. Ids are the vendor's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+Source = Literal["teamwork", "missive"]
+Json = dict[str, Any]
+
+SOURCES: tuple[Source, ...] = ("teamwork", "missive")
+HASH_BYTES = 16
+PARSER_VERSION = 1
+"""Raised whenever a parser fills a column differently; part of every hash, so all rows are written again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What every row has.
+
+    Args:
+        id: The vendor's id.
+        version_at: The vendor's own version of the row, or None where it has none or one that cannot be
+            believed (later than the answer's `Date`): then only the order of observation counts (D4).
+        content_hash: Digest of the canonical vendor JSON without volatile keys.
+        raw: The vendor's JSON, serialised.
+        deleted: Whether the vendor itself calls the row deleted.
+        deleted_at: When, as far as the vendor says.
+    """
+
+    id: int | str
+    version_at: datetime | None
+    content_hash: bytes
+    raw: str
+    deleted: bool = False
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(Record):
+    """A Teamwork task; its project is found through its task list."""
+
+    title: str | None
+    description: str | None
+    description_type: str | None
+    status: str | None
+    priority: str | None
+    progress: int | None
+    is_private: bool | None
+    tasklist_id: int | None
+    parent_task_id: int | None
+    assignee_ids: list[int]
+    assignee_types: list[str]
+    tag_ids: list[int]
+    start_date: date | None
+    due_date: date | None
+    estimate_minutes: int | None
+    accumulated_estimate_minutes: int | None
+    created_at: datetime | None
+    created_by_id: int | None
+    updated_at: datetime | None
+    updated_by_id: int | None
+    completed_at: datetime | None
+    completed_by_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project(Record):
+    """A Teamwork project; archived is separate from its status."""
+
+    name: str | None
+    description: str | None
+    status: str | None
+    type: str | None
+    company_id: int | None
+    owner_id: int | None
+    tag_ids: list[int]
+    start_at: datetime | None
+    end_at: datetime | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    completed_at: datetime | None
+    archived_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tasklist(Record):
+    """A Teamwork task list."""
+
+    name: str | None
+    description: str | None
+    project_id: int | None
+    status: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person(Record):
+    """A Teamwork user, collaborator or contact."""
+
+    first_name: str | None
+    last_name: str | None
+    email: str | None
+    title: str | None
+    type: str | None
+    company_id: int | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag(Record):
+    """A Teamwork tag, of the site or of one project."""
+
+    name: str | None
+    color: str | None
+    project_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company(Record):
+    """A Teamwork company."""
+
+    name: str | None
+    status: str | None
+    website: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Team(Record):
+    """A Teamwork team."""
+
+    name: str | None
+    handle: str | None
+    description: str | None
+    member_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation(Record):
+    """A Missive conversation as the token's owner sees it; a guest sees only `last_activity_at`."""
+
+    subject: str | None
+    latest_message_subject: str | None
+    organization_id: str | None
+    organization_name: str | None
+    team_id: str | None
+    team_name: str | None
+    assignee_ids: list[str]
+    assignee_names: list[str]
+    label_ids: list[str]
+    label_names: list[str]
+    closed: bool | None
+    archived: bool | None
+    trashed: bool | None
+    junked: bool | None
+    flagged: bool | None
+    snoozed: bool | None
+    messages_count: int | None
+    drafts_count: int | None
+    attachments_count: int | None
+    web_url: str | None
+    app_url: str | None
+    created_at: datetime | None
+    last_activity_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Email(Record):
+    """A Missive message of any channel. `stub_hash` is the digest of its row in the conversation's list."""
+
+    conversation_id: str | None
+    type: str | None
+    subject: str | None
+    preview: str | None
+    email_message_id: str | None
+    in_reply_to: list[str]
+    references: list[str]
+    from_address: str | None
+    from_name: str | None
+    to_addresses: list[str]
+    to_names: list[str]
+    cc_addresses: list[str]
+    cc_names: list[str]
+    bcc_addresses: list[str]
+    bcc_names: list[str]
+    reply_to_addresses: list[str]
+    author_id: str | None
+    author_name: str | None
+    body_html: str | None
+    body_text: str | None
+    attachments: str
+    delivered_at: datetime | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    stub_hash: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comment(Record):
+    """A Missive comment; it has no version of its own."""
+
+    conversation_id: str | None
+    body: str | None
+    author_id: str | None
+    author_name: str | None
+    author_email: str | None
+    mentions: str
+    attachment: str | None
+    task: str | None
+    created_at: datetime | None
+
+
+def digest(value: Json, *, salt: str = "") -> bytes:
+    """Return a 16-byte digest of *value* that does not depend on the order of its keys."""
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(data, digest_size=HASH_BYTES, key=f"{PARSER_VERSION}{salt}".encode()).digest()
+
+
+def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Return *value* as compact JSON text."""
+    return orjson.dumps(value).decode()
