@@ -1,0 +1,270 @@
+"""The sandbox as a server: in a thread for tests, blocking for the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from twm_pipeline.sandbox.answers import Answers
+from twm_pipeline.sandbox.client import SandboxControl
+from twm_pipeline.sandbox.control import Control
+from twm_pipeline.sandbox.faults import FaultBook
+from twm_pipeline.sandbox.gate import JSON, Gate
+from twm_pipeline.sandbox.generate_missive import MissiveGenerator
+from twm_pipeline.sandbox.generate_teamwork import TeamworkGenerator
+from twm_pipeline.sandbox.load import load_accounts
+from twm_pipeline.sandbox.missive import Missive
+from twm_pipeline.sandbox.missive_account import MissiveAccount
+from twm_pipeline.sandbox.options import MISSIVE_TOKEN, TEAMWORK_KEY, Clock, SandboxOptions
+from twm_pipeline.sandbox.teamwork import Teamwork
+from twm_pipeline.sandbox.teamwork_account import TeamworkAccount
+
+START_SECONDS = 10.0
+
+
+class World:
+    """Both vendors with everything around them.
+
+    Args:
+        options: What the sandbox holds and how it behaves.
+    """
+
+    def __init__(self, options: SandboxOptions) -> None:
+        anchor = None if options.anchor is None else options.anchor.timestamp()
+        self.options = options
+        self.answers = Answers(options.answers)
+        self.clock = Clock(anchor)
+        self.faults = FaultBook(options.seed)
+        end = self.clock.now() if anchor is None else int(anchor)
+        teamwork, missive = build_accounts(options, end=end)
+        self.teamwork = Teamwork(teamwork, answers=self.answers, clock=self.clock)
+        self.missive = Missive(missive, answers=self.answers, clock=self.clock)
+        latency = options.latency_seconds
+        self.gates = {
+            vendor.name: Gate(vendor, self.faults, latency_seconds=latency)
+            for vendor in (self.teamwork, self.missive)
+        }
+        self.control = Control(
+            teamwork=self.teamwork,
+            missive=self.missive,
+            gates=self.gates,
+            faults=self.faults,
+            answers=self.answers,
+            clock=self.clock,
+        )
+        self.control.actions["set_budgets"](mode=options.budgets)
+
+    def app(self) -> Starlette:
+        """Return the ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/health", health),
+                Mount("/teamwork", self.gates["teamwork"]),
+                Mount("/missive/v1", self.gates["missive"]),
+                Route("/files/{id}/{name:path}", self.missive.download),
+                Mount("/control", routes=self.control.routes()),
+            ],
+            lifespan=self._lifespan,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        rate = self.options.changes_per_hour
+        task = asyncio.create_task(self._change_now_and_then(3600 / rate)) if rate else None
+        yield
+        if task is not None:
+            task.cancel()
+
+    async def _change_now_and_then(self, seconds: float) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(seconds)
+            number += 1
+            self.control.actions["random_changes"](count=1, seed=self.options.seed + number)
+
+
+def build_accounts(options: SandboxOptions, *, end: int) -> tuple[TeamworkAccount, MissiveAccount]:
+    """Return both accounts, loaded or generated."""
+    if options.data_dir is not None:
+        return load_accounts(options.data_dir)
+    teamwork = TeamworkGenerator(seed=options.seed, tasks=options.tasks, end=end)
+    missive = MissiveGenerator(seed=options.seed, conversations=options.conversations, end=end)
+    return teamwork.build(), missive.build()
+
+
+async def health(_: Request) -> Response:
+    """Say that the sandbox is up."""
+    return JSON({"status": "ok"})
+
+
+class WithTransport:
+    """Puts the connection's transport into the scope, so that a fault can break it.
+
+    Args:
+        app: The application behind.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http":
+            cycle: Any = getattr(send, "__self__", None)  # uvicorn's cycle of this request
+            extensions = scope.setdefault("extensions", {})
+            extensions["sandbox"] = {"transport": cycle.transport}
+        await self._app(scope, receive, send)
+
+
+class QuietServer(uvicorn.Server):
+    """A server that says when it listens.
+
+    Args:
+        config: uvicorn's settings.
+        on_start: Called once it accepts connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_start()
+
+
+class Sandbox:
+    """Simulated vendor accounts, served from a thread while the context is open.
+
+    Args:
+        options: What the sandbox holds and how it behaves.
+    """
+
+    teamwork_key = TEAMWORK_KEY
+    missive_token = MISSIVE_TOKEN
+
+    def __init__(self, options: SandboxOptions | None = None) -> None:
+        self.options = options or SandboxOptions()
+        self.url = ""
+        self._world: World | None = None
+        self._server: QuietServer | None = None
+        self._thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+        self._control: SandboxControl | None = None
+
+    @property
+    def teamwork_url(self) -> str:
+        """Return what TEAMWORK_BASE_URL has to be."""
+        return f"{self.url}/teamwork"
+
+    @property
+    def missive_url(self) -> str:
+        """Return what MISSIVE_BASE_URL has to be."""
+        return f"{self.url}/missive/v1"
+
+    @property
+    def control(self) -> SandboxControl:
+        """Return the client of the control plane."""
+        if self._control is None:
+            raise RuntimeError("the sandbox is not running")
+        return self._control
+
+    @property
+    def world(self) -> World:
+        """Return the accounts themselves; change them through `control` only."""
+        if self._world is None:
+            raise RuntimeError("the sandbox is not running")
+        return self._world
+
+    def truth(self) -> Iterator[dict[str, Any]]:
+        """Yield everything that exists, read in this process."""
+        return self.world.control.truth()
+
+    def describe(self) -> dict[str, Any]:
+        """Return addresses and keys."""
+        return {
+            "url": self.url,
+            "teamwork_url": self.teamwork_url,
+            "teamwork_key": self.teamwork_key,
+            "missive_url": self.missive_url,
+            "missive_token": self.missive_token,
+            "control_url": f"{self.url}/control",
+        }
+
+    def _prepare(self, on_start: Callable[[], None]) -> QuietServer:
+        options = self.options
+        if not ipaddress.ip_address(options.host).is_loopback:
+            raise ValueError(f"the sandbox listens on loopback only, not on {options.host}")
+        self._world = World(options)
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((options.host, options.port))
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._world.missive.files_url = f"{self.url}/files"
+        self._control = SandboxControl(self.url)
+        config = uvicorn.Config(
+            WithTransport(self._world.app()),
+            log_level="warning",
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = QuietServer(config, on_start)
+        return self._server
+
+    def __enter__(self) -> Self:
+        """Start serving in a thread."""
+        up = threading.Event()
+        server = self._prepare(up.set)
+        self._thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [self._socket]}, name="sandbox", daemon=True
+        )
+        self._thread.start()
+        if not up.wait(START_SECONDS):
+            raise RuntimeError("the sandbox did not start")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop serving."""
+        if self._control is not None:
+            self._control.close()
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(START_SECONDS)
+        if self._socket is not None:
+            self._socket.close()
+
+    def run(self, on_start: Callable[[dict[str, Any]], None]) -> None:
+        """Serve in this thread until SIGINT or SIGTERM."""
+        server = self._prepare(lambda: on_start(self.describe()))
+        assert self._socket is not None  # noqa: S101 - made by _prepare
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[self._socket])
+
+
+def serve(options: SandboxOptions, on_start: Callable[[dict[str, Any]], None]) -> None:
+    """Serve until SIGINT or SIGTERM; *on_start* gets the addresses and keys once it listens."""
+    Sandbox(options).run(on_start)
