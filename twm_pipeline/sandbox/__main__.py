@@ -31,9 +31,8 @@ def parse_answer(text: str) -> tuple[str, Any]:
 
 def parse_budgets(text: str) -> Budgets:
     """Return `on`, `off` or a time scale."""
-    if text == "on" or text == "off":  # noqa: PLR1714 - this form narrows the type
-        return text
-    return float(text)
+    modes: dict[str, Budgets] = {"on": "on", "off": "off"}
+    return modes[text] if text in modes else float(text)
 
 
 def parse_instant(text: str) -> datetime:

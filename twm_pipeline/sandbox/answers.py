@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from twm_pipeline.sandbox.options import Json
+
 ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     # Teamwork: what lists hold and leave out.
     "teamwork.show_deleted": ("add", "replace"),
@@ -80,13 +82,13 @@ class Answers:
         for name, value in chosen.items():
             self.set(name, value)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Json:
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
-    def set(self, name: str, value: str | float | bool) -> None:
+    def set(self, name: str, value: Json) -> None:
         """Give another answer from now on.
 
         Numbers may be any non-negative integer, not only the listed ones.

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import requests
 
-from twm_pipeline.sandbox.options import Budgets
+from twm_pipeline.sandbox.options import Budgets, Json
 
 TIMEOUT_SECONDS = 60.0
 Ids = dict[str, str]
@@ -34,7 +34,7 @@ class SandboxControl:
         """Close the connection."""
         self._session.close()
 
-    def do(self, action: str, **fields: Any) -> Any:
+    def do(self, action: str, **fields: Json) -> Json:
         """Run an action by its name and return its result.
 
         Raises:
@@ -48,7 +48,7 @@ class SandboxControl:
             raise SandboxError(f"{action}: {body['error']}")
         return body["result"]
 
-    def _get(self, path: str, **params: Any) -> Any:
+    def _get(self, path: str, **params: Json) -> Json:
         response = self._session.get(f"{self.url}/control/{path}", params=params, timeout=TIMEOUT_SECONDS)
         response.raise_for_status()
         return orjson.loads(response.content)
@@ -100,7 +100,7 @@ class SandboxControl:
         """Wait before every answer."""
         self.do("set_latency", seconds=seconds, vendor=vendor)
 
-    def add_fault(self, vendor: str, kind: str, **fields: Any) -> None:
+    def add_fault(self, vendor: str, kind: str, **fields: Json) -> None:
         """Inject a fault; the fields are those of `faults.Fault`."""
         self.do("add_fault", vendor=vendor, kind=kind, **fields)
 
@@ -123,11 +123,11 @@ class SandboxControl:
 
     # Teamwork.
 
-    def create_task(self, name: str, **fields: Any) -> int:
+    def create_task(self, name: str, **fields: Json) -> int:
         """Create a task and return its id."""
         return int(self.do("create_task", name=name, **fields))
 
-    def edit_task(self, task_id: int, **fields: Any) -> None:
+    def edit_task(self, task_id: int, **fields: Json) -> None:
         """Change fields of a task."""
         self.do("edit_task", task_id=task_id, **fields)
 
@@ -253,7 +253,7 @@ class SandboxControl:
 
     # Missive.
 
-    def receive_mail(self, conversation_id: str | None = None, **fields: Any) -> Ids:
+    def receive_mail(self, conversation_id: str | None = None, **fields: Json) -> Ids:
         """Receive a message, in a new conversation unless one is named; return both ids."""
         result: Ids = self.do("receive_mail", conversation_id=conversation_id, **fields)
         return result

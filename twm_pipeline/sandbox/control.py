@@ -16,7 +16,7 @@ from twm_pipeline.sandbox.faults import Fault, FaultBook
 from twm_pipeline.sandbox.gate import JSON, Gate
 from twm_pipeline.sandbox.missive import Missive
 from twm_pipeline.sandbox.missive_actions import MissiveActions
-from twm_pipeline.sandbox.options import Budgets, Clock
+from twm_pipeline.sandbox.options import Budgets, Clock, Json
 from twm_pipeline.sandbox.storm import Storm
 from twm_pipeline.sandbox.teamwork import Teamwork
 from twm_pipeline.sandbox.teamwork_actions import TeamworkActions
@@ -222,7 +222,7 @@ class Control:
             if vendor in (None, name):
                 gate.latency_seconds = seconds
 
-    def _add_fault(self, **fields: Any) -> None:
+    def _add_fault(self, **fields: Json) -> None:
         self.faults.add(Fault(**fields))
 
     def _clear_faults(self, *, vendor: str | None = None) -> None:

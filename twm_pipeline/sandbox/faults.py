@@ -78,21 +78,23 @@ class Fault:
             return body[: len(body) // 2]
         page = orjson.loads(body)
         key = next((name for name, value in page.items() if isinstance(value, list)), None)
-        if key is None:
+        if key is None or not self._spoil(page, key, previous):
             return None
-        if self.kind == "missing_included":
-            if "included" not in page:
-                return None
+        return orjson.dumps(page)
+
+    def _spoil(self, page: dict[str, Any], key: str, previous: bytes | None) -> bool:
+        """Spoil a page in place; say whether that was possible."""
+        if self.kind == "missing_included" and "included" in page:
             page["included"] = None if self.value == "null" else {}
         elif self.kind == "empty_page":
             self._empty(page, key)
-        elif self.kind == "repeated_page":
-            if previous is None:
-                return None
+        elif self.kind == "repeated_page" and previous is not None:
             page[key] = orjson.loads(previous).get(key, [])
-        elif not self._spoil_row(page[key]):
-            return None
-        return orjson.dumps(page)
+        elif self.kind in ("malformed_row", "future_row"):
+            return self._spoil_row(page[key])
+        else:
+            return False
+        return True
 
     def _empty(self, page: dict[str, Any], key: str) -> None:
         page[key] = []

@@ -11,6 +11,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -22,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.budgets import Budget, Verdict
 from twm_pipeline.sandbox.faults import Fault, FaultBook
-from twm_pipeline.sandbox.options import Clock, http_date
+from twm_pipeline.sandbox.options import Clock, Json, http_date
 
 IDS = re.compile(r"(?<=/)([0-9a-f]{8}-[0-9a-f-]+(,[0-9a-f-]+)*|[0-9]+)")
 REMEMBERED_ANSWERS = 32
@@ -33,7 +34,7 @@ class JSON(Response):
 
     media_type = "application/json"
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: Json) -> bytes:
         """Return *content* serialised."""
         return orjson.dumps(content)
 
@@ -235,13 +236,13 @@ class Gate:
                     answer = self._too_many(fault.seconds, form=fault.retry_after)
                 return answer
         answer = await capture(self._router, request.scope, receive)
-        if fault is not None and answer.status == 200:
+        if fault is not None and answer.status == HTTPStatus.OK:
             changed = fault.transform(answer.body, self._previous.get(entry.path))
             if changed is not None:
                 entry.fault = fault.kind
                 fault.fired += 1
                 answer.body = changed
-        if answer.status == 200:
+        if answer.status == HTTPStatus.OK:
             self._previous[entry.path] = answer.body
             self._previous.move_to_end(entry.path)
             while len(self._previous) > REMEMBERED_ANSWERS:

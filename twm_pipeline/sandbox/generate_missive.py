@@ -1,5 +1,6 @@
 """A generated Missive account: seeded, in several languages, awkward on purpose."""
 
+# ruff: noqa: PLR2004 - the numbers are the pattern itself
 from __future__ import annotations
 
 import random

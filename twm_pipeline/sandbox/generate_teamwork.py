@@ -1,5 +1,6 @@
 """A generated Teamwork site: seeded, in several languages, awkward on purpose."""
 
+# ruff: noqa: PLR2004 - the numbers are the pattern itself
 from __future__ import annotations
 
 import random
@@ -49,12 +50,15 @@ class TeamworkGenerator:
         self.end = end
         self.start = end - HISTORY_SECONDS
         self.account = TeamworkAccount()
+        self._list_ids: list[int] = []
+        self._tag_ids: list[int] = []
 
     def build(self) -> TeamworkAccount:
         """Return the account."""
         self._people()
         self._projects()
         self._tags()
+        self._list_ids, self._tag_ids = list(self.account.lists), list(self.account.tags)
         for place in range(self.count):
             self._task(place)
         self._ties()
@@ -155,7 +159,7 @@ class TeamworkGenerator:
             priority=(None, None, "low", "medium", "high")[pick.randrange(5)],
             private=place % 23 == 5,
             hidden=place % 46 == 5,
-            list_id=None if place % 97 == 31 else pick.choice(list(self.account.lists)),
+            list_id=None if place % 97 == 31 else pick.choice(self._list_ids),
             estimate_minutes=pick.choice((0, 0, 30, 480)),
             created_by=ME_ID + pick.randrange(12),
             updated_by=ME_ID + pick.randrange(12),
@@ -175,7 +179,7 @@ class TeamworkGenerator:
         choices: list[tuple[str, int]] = [("users", ME_ID + number) for number in range(12)]
         choices += [("teams", FIRST_TEAM_ID), ("companies", OWNER_COMPANY_ID + 1)]
         task.assignees = None if place % 5 == 0 else pick.sample(choices, pick.randrange(4))
-        task.tag_ids = None if place % 4 == 0 else pick.sample(list(self.account.tags), pick.randrange(4))
+        task.tag_ids = None if place % 4 == 0 else pick.sample(self._tag_ids, pick.randrange(4))
         if place % 11 == 7:
             parent = self.account.tasks[FIRST_TASK_ID + place - 1 - pick.randrange(min(place, 6))]
             if parent.parent_id is None and parent.deleted_at is None and not parent.hidden:

@@ -9,6 +9,7 @@ import math
 import uuid
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -29,10 +30,11 @@ from twm_pipeline.sandbox.missive_account import (
     Note,
     User,
 )
-from twm_pipeline.sandbox.options import MISSIVE_TOKEN, Clock
+from twm_pipeline.sandbox.options import MISSIVE_TOKEN, Clock, Json
 
 Row = dict[str, Any]
 MAILBOXES = ("inbox", "all", "assigned", "closed", "snoozed", "flagged", "trashed", "junked", "drafts")
+LEFT_OUT = ("trashed", "junked", "closed")
 ID_MAILBOXES = ("shared_label", "team_inbox", "team_closed", "team_all")
 FILTERS = ("organization", "email", "domain", "contact_organization")
 SMALL_PAGE = 10
@@ -80,18 +82,18 @@ class Missive(Vendor):
     def error(self, status: int, message: str = "") -> JSON:
         """Return an error in the shape the answers ask for; 401 has been seen and is fixed."""
         text = message or ERRORS.get(status, "Error")
-        shape = "error" if status == 401 else self.answers["missive.error_shape"]
+        shape = "error" if status == HTTPStatus.UNAUTHORIZED else self.answers["missive.error_shape"]
         if shape == "errors":
             return JSON({"errors": [{"message": text}]}, status)
         return JSON({"message": text} if shape == "message" else {"error": {"message": text}}, status)
 
     def budget_headers(self, verdict: Verdict, status: int) -> dict[str, str]:
         """Return the budget with a 429, and elsewhere where the answers say so."""
-        if status != 429 and not self.answers["missive.rate_headers_on_200"]:
+        if status != HTTPStatus.TOO_MANY_REQUESTS and not self.answers["missive.rate_headers_on_200"]:
             return {}
         return {
             "X-RateLimit-Limit": str(verdict.limit),
-            "X-RateLimit-Remaining": str(0 if status == 429 else verdict.remaining),
+            "X-RateLimit-Remaining": str(0 if status == HTTPStatus.TOO_MANY_REQUESTS else verdict.remaining),
             "X-RateLimit-Reset": str(self.clock.now() + math.ceil(verdict.reset_seconds)),
         }
 
@@ -194,17 +196,14 @@ class Missive(Vendor):
         if mailbox == "drafts":
             return any(mail.draft for mail in item.messages)
         if mailbox == "all":
-            return all(
-                name not in flags or self.answers[f"missive.all_includes_{name}"]
-                for name in ("trashed", "junked", "closed")
-            )
-        if "trashed" in flags or "junked" in flags:
-            return False
-        if mailbox == "closed":
-            return "closed" in flags
-        if mailbox == "assigned":
-            return self.account.me.id in item.assignee_ids
-        return not flags.intersection(("closed", "archived", "snoozed"))
+            left_out = [name for name in LEFT_OUT if not self.answers[f"missive.all_includes_{name}"]]
+            return not flags.intersection(left_out)
+        inside = {
+            "closed": "closed" in flags,
+            "assigned": self.account.me.id in item.assignee_ids,
+            "inbox": not flags.intersection(("closed", "archived", "snoozed")),
+        }
+        return inside[mailbox] and not flags.intersection(("trashed", "junked"))
 
     def _is_in_shared(self, item: Conversation, mailbox: str, key: str) -> bool:
         if item.guest:
@@ -489,7 +488,7 @@ def delivered(mail: Mail) -> int:
     return mail.created_at if mail.delivered_at is None else mail.delivered_at
 
 
-def item_id(item: Any) -> str:
+def item_id(item: Json) -> str:
     """Return the id of a row or of a dataclass."""
     return str(item["id"] if isinstance(item, dict) else item.id)
 

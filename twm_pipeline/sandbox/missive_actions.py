@@ -199,6 +199,8 @@ class MissiveActions:
         gone, kept = self._get(conversation_id), self._get(into_id)
         if gone is kept:
             raise ValueError("a conversation cannot be merged into itself")
+        if len(gone.messages) + len(kept.messages) > MOST_MESSAGES:
+            raise ValueError(f"a conversation holds at most {MOST_MESSAGES} messages")
         self.account.remove(gone)
         for mail in gone.messages:
             mail.conversation_id = kept.id

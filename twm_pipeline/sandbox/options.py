@@ -14,6 +14,7 @@ TEAMWORK_KEY = "sandbox-teamwork-key"
 MISSIVE_TOKEN = "missive_pat-sandbox"  # noqa: S105 - the sandbox's published key, no secret
 
 Budgets = Literal["off", "on"] | float
+Json = Any  # whatever JSON can say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,43 @@ from collections.abc import Callable
 from typing import Any
 
 from twm_pipeline.sandbox.missive_account import Conversation
-from twm_pipeline.sandbox.missive_actions import MissiveActions
+from twm_pipeline.sandbox.missive_actions import MOST_MESSAGES, MissiveActions
 from twm_pipeline.sandbox.teamwork_account import Task
 from twm_pipeline.sandbox.teamwork_actions import TeamworkActions
 from twm_pipeline.sandbox.texts import Writer
 
-NAMES = ("urgent", "wartet", "緊急", "عاجل")
+TASK_CHANGES = (
+    "create_task",
+    "edit_task",
+    "edit_task",
+    "complete_task",
+    "reopen_task",
+    "delete_task",
+    "restore_task",
+    "tag_task",
+    "untag_task",
+    "assign_task",
+    "move_task",
+    "comment_task",
+)
+MAIL_CHANGES = (
+    "receive_mail",
+    "receive_mail",
+    "reply",
+    "reply",
+    "comment",
+    "label",
+    "unlabel",
+    "assign",
+    "set_flag",
+    "set_flag",
+    "merge",
+    "delete_message",
+    "edit_comment",
+    "delete_comment",
+)
+NEW_CONVERSATION_SHARE = 0.5
+SET_SHARE = 0.6
 
 
 class Storm:
@@ -49,9 +80,7 @@ class Storm:
 
     def _teamwork(self, source: random.Random, writer: Writer, number: int) -> str:
         actions = self.tasks
-        kinds = ("create_task", "edit_task", "edit_task", "complete_task", "reopen_task", "delete_task")
-        kinds += ("restore_task", "tag_task", "untag_task", "assign_task", "move_task", "comment_task")
-        kind = source.choice(kinds)
+        kind = source.choice(TASK_CHANGES)
         tests: dict[str, Callable[[Task], bool]] = {
             "restore_task": lambda task: task.deleted_at is not None,
             "reopen_task": lambda task: task.completed_at is not None and task.deleted_at is None,
@@ -79,7 +108,7 @@ class Storm:
         return kind
 
     def _tags(self) -> list[int]:
-        return list(self.tasks.account.tags) or [self.tasks.create_tag(name=NAMES[0])]
+        return list(self.tasks.account.tags) or [self.tasks.create_tag(name="urgent")]
 
     def _lists(self) -> list[int]:
         account = self.tasks.account
@@ -101,11 +130,9 @@ class Storm:
 
     def _missive(self, source: random.Random, writer: Writer, number: int) -> str:
         actions = self.mails
-        kinds = ("receive_mail", "receive_mail", "reply", "reply", "comment", "label", "unlabel", "assign")
-        kinds += ("set_flag", "set_flag", "merge", "delete_message", "edit_comment", "delete_comment")
-        kind = source.choice(kinds)
+        kind = source.choice(MAIL_CHANGES)
         item = self._pick(source)
-        if item is None or (kind == "receive_mail" and source.random() < 0.5):
+        if item is None or (kind == "receive_mail" and source.random() < NEW_CONVERSATION_SHARE):
             actions.receive_mail(subject=writer.title(number), body=writer.markup(number + 10))
             return "receive_mail"
         fields = self._missive_fields(kind, item, source, writer)
@@ -119,23 +146,31 @@ class Storm:
     ) -> dict[str, Any] | None:
         """Return the arguments of a change, None where it is impossible here."""
         account = self.mails.account
-        fields: dict[str, Any] = {"conversation_id": item.id}
         text = writer.plain(source.randrange(100))
+        fields: dict[str, Any] = {"conversation_id": item.id}
         if kind in ("receive_mail", "reply"):
-            return fields | {"body": f"<p>{text}</p>"}
-        if kind in ("label", "unlabel") and account.labels:
-            return fields | {"label_id": source.choice(list(account.labels))}
-        if kind == "assign":
-            return fields | {"user_ids": source.choice(([], [account.me.id]))}
-        if kind == "set_flag":
+            fields["body"] = f"<p>{text}</p>"
+        elif kind in ("label", "unlabel") and account.labels:
+            fields["label_id"] = source.choice(list(account.labels))
+        elif kind == "assign":
+            fields["user_ids"] = source.choice(([], [account.me.id]))
+        elif kind == "set_flag":
             flag = source.choice(("closed", "trashed", "junked", "archived", "flagged"))
-            return fields | {"flag": flag, "value": source.random() < 0.6}
-        if kind == "merge":
-            other = self._pick(source)
-            return None if other is None or other is item else fields | {"into_id": other.id}
-        if kind == "delete_message" and len(item.messages) > 1:
-            return {"message_id": source.choice(item.messages).id}
-        if kind in ("edit_comment", "delete_comment") and item.notes:
+            fields |= {"flag": flag, "value": source.random() < SET_SHARE}
+        elif kind == "merge" and (other := self._other(source, item)):
+            fields["into_id"] = other.id
+        elif kind == "delete_message" and len(item.messages) > 1:
+            fields = {"message_id": source.choice(item.messages).id}
+        elif kind in ("edit_comment", "delete_comment") and item.notes:
             fields["comment_id"] = source.choice(item.notes).id
-            return fields | ({"body": text} if kind == "edit_comment" else {})
-        return None
+            fields |= {"body": text} if kind == "edit_comment" else {}
+        else:
+            return None
+        return fields
+
+    def _other(self, source: random.Random, item: Conversation) -> Conversation | None:
+        """Return a conversation that *item* can be merged into."""
+        other = self._pick(source)
+        if other is None or other is item:
+            return None
+        return other if len(other.messages) + len(item.messages) <= MOST_MESSAGES else None

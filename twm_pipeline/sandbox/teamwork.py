@@ -7,7 +7,8 @@ import binascii
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -18,8 +19,8 @@ from twm_pipeline.sandbox import teamwork_rows as rows
 from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.budgets import MINUTE_SECONDS, Budget, Verdict, Window
 from twm_pipeline.sandbox.gate import JSON, Vendor
-from twm_pipeline.sandbox.options import TEAMWORK_KEY, Clock, iso
-from twm_pipeline.sandbox.teamwork_account import Task, TaskComment, TeamworkAccount
+from twm_pipeline.sandbox.options import TEAMWORK_KEY, Clock, Json, iso
+from twm_pipeline.sandbox.teamwork_account import Person, Task, TaskComment, TeamworkAccount, Timelog
 from twm_pipeline.sandbox.teamwork_query import (
     DEFAULT_PAGE_SIZE,
     InvalidParameterError,
@@ -40,6 +41,16 @@ ERRORS = {
     405: "405: Method not allowed",
     429: "429: Too many requests",
 }
+EMPTY_SIDE_LOADS = ("milestones", "timeTotals", "attachments", "jobRoles", "comments", "predecessors")
+SHORT_ROWS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "projects": rows.project_short,
+    "tasklists": rows.list_short,
+    "tags": rows.tag_row,
+    "users": rows.person_short,
+    "teams": rows.team_short,
+    "companies": rows.company_short,
+}
+Item = TypeVar("Item")
 Page = tuple[list[Any], dict[str, Any]]
 
 
@@ -78,7 +89,7 @@ class Teamwork(Vendor):
 
     def error(self, status: int, message: str = "") -> JSON:
         """Return an error; 422 names the parameter."""
-        if status == 422:
+        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
             error = {"id": "VALIDATION_ERROR", "title": "Validation error", "detail": message}
         else:
             error = {"title": "unexpected error", "detail": ERRORS.get(status, f"{status}: {message}")}
@@ -231,7 +242,7 @@ class Teamwork(Vendor):
             tests.append(account.is_visible)
         return (task for task in task_order(account, ask, self.answers) if all(test(task) for test in tests))
 
-    def _sparse(self, task: Task, fields: list[str]) -> Any:
+    def _sparse(self, task: Task, fields: list[str]) -> Json:
         if not fields:
             return orjson.Fragment(rows.task_bytes(task))
         return {name: value for name, value in rows.task_row(task).items() if name in fields or name == "id"}
@@ -264,39 +275,35 @@ class Teamwork(Vendor):
         return included
 
     def _side_load(self, tasks: list[Task], name: str) -> tuple[str, dict[str, Any]] | None:
+        """Return one side-load's key and map; None for a name that means nothing."""
         account = self.account
         projects = {item.id: item for task in tasks if (item := account.project_of(task))}
-        if name == "projects":
-            return name, {str(key): rows.project_short(item) for key, item in projects.items()}
-        if name == "tasklists":
-            lists = {task.list_id for task in tasks if task.list_id is not None}
-            return name, {str(key): rows.list_short(account.lists[key]) for key in sorted(lists)}
-        if name == "tags":
-            tags = {key for task in tasks for key in task.tag_ids or ()}
-            return name, {str(key): rows.tag_row(account.tags[key]) for key in sorted(tags)}
-        if name == "users":
-            return name, {str(key): rows.person_short(account.people[key]) for key in self._users(tasks)}
-        if name == "teams":
-            teams = assigned(tasks, "teams")
-            return name, {str(key): rows.team_short(account.teams[key]) for key in sorted(teams)}
-        if name in ("companies", "projects.companies"):
-            companies = {item.company_id for item in projects.values()}
-            if name == "companies":
-                companies |= assigned(tasks, "companies")
-            found = {str(key): rows.company_short(account.companies[key]) for key in sorted(companies)}
-            return "companies", found
-        if name == "parentTasks":
-            parents = {task.parent_id for task in tasks if task.parent_id in account.tasks}
-            living = [account.tasks[key] for key in parents if key is not None]
-            return "tasks", {str(item.id): orjson.Fragment(rows.task_bytes(item)) for item in living}
-        return (name, {}) if name in ("milestones", "timeTotals", "attachments", "jobRoles") else None
+        companies = {item.company_id for item in projects.values()}
+        tables: dict[str, Callable[[], dict[int, Any]]] = {
+            "projects": lambda: projects,
+            "tasklists": lambda: pick(account.lists, (task.list_id for task in tasks)),
+            "tags": lambda: pick(account.tags, (key for task in tasks for key in task.tag_ids or ())),
+            "users": lambda: self._users(tasks),
+            "teams": lambda: pick(account.teams, assigned(tasks, "teams")),
+            "companies": lambda: pick(account.companies, companies | assigned(tasks, "companies")),
+            "projects.companies": lambda: pick(account.companies, companies),
+            "parentTasks": lambda: self._parents(tasks),
+        }
+        if name not in tables:
+            return (name, {}) if name in EMPTY_SIDE_LOADS else None
+        key = {"projects.companies": "companies", "parentTasks": "tasks"}.get(name, name)
+        row = SHORT_ROWS.get(key, rows.task_row)
+        return key, {str(row_id): row(item) for row_id, item in tables[name]().items()}
 
-    def _users(self, tasks: list[Task]) -> list[int]:
+    def _parents(self, tasks: list[Task]) -> dict[int, Task]:
+        found = pick(self.account.tasks, (task.parent_id for task in tasks))
+        return {key: task for key, task in found.items() if self.account.is_visible(task)}
+
+    def _users(self, tasks: list[Task]) -> dict[int, Person]:
         """Return the people in some tasks that the key's owner can see."""
-        people = assigned(tasks, "users")
-        for task in tasks:
-            people.update(key for key in (task.created_by, task.updated_by, task.completed_by) if key)
-        return sorted(key for key in people if self.account.people[key].visible)
+        named = {key for task in tasks for key in (task.created_by, task.updated_by, task.completed_by)}
+        found = pick(self.account.people, named | assigned(tasks, "users"))
+        return {key: person for key, person in found.items() if person.visible}
 
     # Directories.
 
@@ -430,12 +437,10 @@ class Teamwork(Vendor):
 
     def _time(self, request: Request, ask: Parameters) -> Response:
         scope, account = request.path_params, self.account
-        start, end = ask.instant("startDate"), ask.instant("endDate")
-        if end is not None and len(ask.text("endDate")) == 10:
-            end += 86_399  # A bare end date means the whole day.
+        start, end = ask.instant("startDate"), ask.day_end("endDate")
         deleted = ask.flag("showDeleted")
 
-        def wanted(item: Any) -> bool:
+        def wanted(item: Timelog) -> bool:
             project = account.projects[item.project_id]
             return (
                 (deleted or item.deleted_at is None)
@@ -451,9 +456,7 @@ class Teamwork(Vendor):
 
     def _activity(self, _: Request, ask: Parameters) -> Response:
         account = self.account
-        start, end = ask.instant("startDate"), ask.instant("endDate")
-        if end is not None and len(ask.text("endDate")) == 10:
-            end += 86_399  # A bare end date means the whole day.
+        start, end = ask.instant("startDate"), ask.day_end("endDate")
         kinds, ids = set(ask.names("activityTypes")), ask.ids("itemIds")
 
         def seen(project_id: int | None) -> bool:
@@ -471,6 +474,11 @@ class Teamwork(Vendor):
         newest = self.answers["teamwork.activity_order"] == "newest_first"
         found.sort(key=lambda item: (item.at, item.id), reverse=newest)
         return self._answer_list("activities", found, rows.activity_row, ask)
+
+
+def pick(items: dict[int, Item], keys: Iterable[int | None]) -> dict[int, Item]:
+    """Return the items with some ids, in the order of the ids; None and unknown ones are left out."""
+    return {key: items[key] for key in sorted({key for key in keys if key is not None and key in items})}
 
 
 def assigned(tasks: list[Task], kind: str) -> set[int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twm_pipeline.sandbox.answers import Answers
-from twm_pipeline.sandbox.options import Clock
+from twm_pipeline.sandbox.options import Clock, Json
 from twm_pipeline.sandbox.teamwork_account import (
     FIRST_ACTIVITY_ID,
     FIRST_COMMENT_ID,
@@ -64,7 +64,7 @@ class TeamworkActions:
     def _changed(self, task: Task, *, bump: bool = True) -> None:
         self.account.changed(task, at=self.clock.now() if bump else None, by=self.account.me_id)
 
-    def _note(self, kind: str, item: Any, *, item_type: str = "task") -> None:
+    def _note(self, kind: str, item: Json, *, item_type: str = "task") -> None:
         account = self.account
         project_id = getattr(item, "project_id", None)
         if isinstance(item, Task):
@@ -93,7 +93,7 @@ class TeamworkActions:
         parent_id: int | None = None,
         tag_ids: list[int] | None = None,
         assignees: list[tuple[str, int]] | None = None,
-        **fields: Any,
+        **fields: Json,
     ) -> int:
         """Create a task and return its id; without a list it goes to the first that is open."""
         self._check(fields)
@@ -134,7 +134,7 @@ class TeamworkActions:
     def _assignees(self, assignees: list[Any] | None) -> list[tuple[str, int]] | None:
         if assignees is None:
             return None
-        known = {
+        known: dict[str, dict[int, Any]] = {
             "users": self.account.people,
             "teams": self.account.teams,
             "companies": self.account.companies,
@@ -145,7 +145,7 @@ class TeamworkActions:
                 raise LookupError(f"no {kind} {key}")
         return pairs
 
-    def edit_task(self, *, task_id: int, **fields: Any) -> None:
+    def edit_task(self, *, task_id: int, **fields: Json) -> None:
         """Change fields of a task."""
         self._check(fields)
         task = self.account.tasks[task_id]

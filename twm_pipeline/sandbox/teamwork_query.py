@@ -83,13 +83,18 @@ class Parameters:
         value = self.text(name)
         if not value:
             return None
+        if not DATE.fullmatch(value):
+            raise InvalidParameterError(f"{name}: invalid date")
         try:
-            if not DATE.fullmatch(value):
-                raise ValueError(value)
             parsed = datetime.fromisoformat(value)
         except ValueError:
             raise InvalidParameterError(f"{name}: invalid date") from None
         return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+
+    def day_end(self, name: str) -> int | None:
+        """Return a date as its last second: a bare one means the whole day."""
+        instant = self.instant(name)
+        return instant if instant is None or "T" in self.text(name) else instant + 86_399
 
     def key(self, *, without: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """Return the parameters as a key, leaving out some."""
@@ -162,12 +167,15 @@ def range_tests(ask: Parameters, *, inclusive: bool) -> list[Test]:
     for name, read in fields.items():
         after, before = ask.instant(f"{name}After"), ask.instant(f"{name}Before")
         if after is not None or before is not None:
-
-            def test(task: Task, read=read, after=after, before=before) -> bool:  # type: ignore[no-untyped-def]  # defaults bind the loop's values
-                return in_range(read(task), after, before, inclusive=inclusive)
-
-            tests.append(test)
+            tests.append(range_test(read, after, before, inclusive=inclusive))
     return tests
+
+
+def range_test(
+    read: Callable[[Task], int | None], after: int | None, before: int | None, *, inclusive: bool
+) -> Test:
+    """Return the test of one date."""
+    return lambda task: in_range(read(task), after, before, inclusive=inclusive)
 
 
 def selection_tests(account: TeamworkAccount, ask: Parameters) -> list[Test]:

@@ -1,5 +1,6 @@
 """Invented words in several languages, and texts that are awkward on purpose."""
 
+# ruff: noqa: PLR2004, RUF001 - odd characters and patterns are the point
 from __future__ import annotations
 
 import random
