@@ -160,11 +160,12 @@ class MissiveGenerator:
             created_at=at,
             updated_at=at,
             delivered_at=at,
-            subject=made.subject,
+            subject=made.subject if made.subject is not None else f"Re: {self.write.title(place + 1)}",
             preview="",
             body=self.write.markup(self._numbers % 200),
         )
         if place % 14 == 13:
+            made.subject = "Text from +49 30 5550100"
             self._shape_sms(mail, number)
         else:
             self._shape_email(mail, made, place, number)

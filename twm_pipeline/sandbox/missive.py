@@ -259,7 +259,7 @@ class Missive(Vendor):
             "id": item.id,
             "created_at": item.created_at,
             "subject": item.subject,
-            "latest_message_subject": None if newest is None else newest.subject,
+            "latest_message_subject": (newest and newest.subject) or item.subject or "",
             "organization": self.account.organization,
             "team": self.account.team if item.team else None,
             "assignees": [self._state_row(item, self.account.users[key]) for key in item.assignee_ids],
