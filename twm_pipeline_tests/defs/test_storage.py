@@ -1,0 +1,213 @@
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.instance.ref import InstanceRef
+from dagster._serdes import serialize_value
+from sqlalchemy import URL
+
+from twm_pipeline.defs.storage import TwmStorage
+from twm_pipeline.settings import PROJECT_DIR
+
+DEFINITIONS = """
+import dagster as dg
+
+@dg.asset
+def greeting(context: dg.AssetExecutionContext) -> None:
+    print("good morning")
+
+defs = dg.Definitions(assets=[greeting])
+"""
+
+# Started in the background of a shell, SIGINT is ignored, and `dagster dev` then ignores SIGTERM too.
+HEEDING_INTERRUPTS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from dagster._cli import main
+main()
+"""
+
+OPEN_AN_INSTANCE = """
+import sys, tempfile, dagster as dg
+from dagster._core.instance.ref import InstanceRef
+with (
+    tempfile.TemporaryDirectory() as home,
+    dg.DagsterInstance.from_ref(InstanceRef.from_dir(home, config_dir=sys.argv[1])) as instance,
+):
+    instance.get_runs_count()
+"""
+
+
+@pytest.fixture
+def dagster_database(empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> URL:
+    """Point the settings at a database of this test's own, written as a person would."""
+    url = empty_database.set(drivername="postgresql").render_as_string(hide_password=False)
+    monkeypatch.setenv("DAGSTER_PG_URL", url)
+    return empty_database
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a temporary home such as `dagster dev` makes."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def instance(dagster_database: URL, home: Path) -> Iterator[dg.DagsterInstance]:
+    """Return the instance of the project's `dagster.yaml`."""
+    with open_instance(home) as instance:
+        yield instance
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), config_dir=str(PROJECT_DIR)))
+
+
+@dg.asset
+def greeting() -> None:
+    print("good morning")  # noqa: T201 - the compute log is what the test looks at
+
+
+def test_the_project_keeps_its_history_in_postgresql(instance):
+    storage = instance.get_ref().storage
+
+    assert isinstance(storage, TwmStorage)
+    assert storage.postgres_url.startswith("postgresql+psycopg2://")
+
+
+def test_a_run_and_what_it_printed_outlive_the_temporary_home(instance, home, tmp_path):
+    run_id = dg.materialize([greeting], instance=instance).run_id
+    shutil.rmtree(home)
+    (tmp_path / "next").mkdir()
+
+    with open_instance(tmp_path / "next") as later:
+        run = later.get_run_by_id(run_id)
+        [file] = (tmp_path / ".twm" / "dagster" / "storage" / run_id / "compute_logs").glob("*.out")
+        printed = later.compute_log_manager.get_log_data([run_id, "compute_logs", file.stem]).stdout
+
+    assert run is not None
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    assert printed == b"good morning\n"
+
+
+def test_events_reach_a_watcher(instance, home):
+    seen = threading.Event()
+    run = instance.create_run_for_job(dg.Definitions([greeting]).resolve_implicit_global_asset_job_def())
+
+    def note(_event: dg.EventLogEntry, _cursor: str) -> None:
+        seen.set()
+
+    with open_instance(home) as watching:
+        watching.watch_event_logs(run.run_id, None, note)
+        instance.report_run_canceling(run)
+        arrived = seen.wait(timeout=20)
+        watching.end_watch_event_logs(run.run_id, note)
+
+    assert arrived
+
+
+def test_no_password_is_in_the_reference_that_processes_are_started_with(instance, dagster_database):
+    assert dagster_database.password not in serialize_value(instance.get_ref())
+
+
+def test_several_processes_may_open_an_empty_database_at_once(dagster_database):
+    command = [sys.executable, "-W", "ignore", "-c", OPEN_AN_INSTANCE, str(PROJECT_DIR)]
+
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [(process.communicate()[1], process.returncode) for process in processes]
+
+    assert [code for _, code in answers] == [0, 0, 0], answers
+
+
+def test_the_instance_is_set_up_for_production(instance):
+    queue = instance.get_concurrency_config().run_queue_config
+
+    assert queue is not None
+    assert queue.tag_concurrency_limits == [
+        {"key": "twm/window", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+    ]
+    assert instance.run_coordinator.dequeue_interval_seconds == 1
+    assert instance.run_monitoring_enabled
+    assert instance.run_monitoring_max_runtime_seconds == 3600
+    assert instance.run_monitoring_settings["free_slots_after_run_end_seconds"] == 60
+    assert instance.run_retries_enabled
+    assert not instance.run_retries_retry_on_asset_or_op_failure
+    assert not instance.telemetry_enabled
+    assert -1 not in instance.get_tick_retention_settings(InstigatorType.SENSOR).values()
+
+
+@pytest.mark.parametrize(
+    "section", ["run_monitoring", "retention", "concurrency", "run_queue", "run_retries"]
+)
+def test_a_misspelt_key_would_be_noticed(section, home, tmp_path):
+    text = (PROJECT_DIR / "dagster.yaml").read_text()
+    (tmp_path / "dagster.yaml").write_text(text.replace(f"\n{section}:", f"\n{section}:\n  misspelt: 1", 1))
+
+    with pytest.raises(dg.DagsterInvalidConfigError, match="misspelt"):
+        InstanceRef.from_dir(str(home), config_dir=str(tmp_path))
+
+
+def test_bare_dagster_dev_shows_a_run_of_another_process(dagster_database, tmp_path):
+    shutil.copy(PROJECT_DIR / "dagster.yaml", tmp_path)
+    (tmp_path / "definitions.py").write_text(DEFINITIONS)
+    (tmp_path / "workspace.yaml").write_text("load_from: [{python_file: definitions.py}]")
+    materialize = [
+        "-m",
+        "dagster",
+        "asset",
+        "materialize",
+        "--select",
+        "greeting",
+        "--python-file",
+        "definitions.py",
+    ]
+    subprocess.run([sys.executable, *materialize], cwd=tmp_path, check=True, capture_output=True)
+    port = free_port()
+
+    with (tmp_path / "dev.log").open("w") as log:
+        command = [sys.executable, "-c", HEEDING_INTERRUPTS, "dev", "--port", str(port)]
+        dev = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        runs = ask_for_runs(port, dev)
+    finally:
+        dev.send_signal(signal.SIGINT)
+        code = dev.wait(timeout=60)
+
+    assert [run["status"] for run in runs] == ["SUCCESS"]
+    assert code == 0
+    assert not list(tmp_path.glob(".tmp_dagster_home_*"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask_for_runs(port: int, server: subprocess.Popen[bytes]) -> list[dict[str, str]]:
+    query = json.dumps({"query": "{runsOrError {... on Runs {results {runId status}}}}"}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql", data=query, headers={"Content-Type": "application/json"}
+    )
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
+                return list(json.load(answer)["data"]["runsOrError"]["results"])
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.3)
+    pytest.fail("dagster dev does not answer")
