@@ -16,7 +16,7 @@ from twm_pipeline.sandbox.missive_account import (
     User,
     make_id,
 )
-from twm_pipeline.sandbox.texts import FIRST_NAMES, LAST_NAMES, Writer
+from twm_pipeline.sandbox.texts import FIRST_NAMES, HUGE, LAST_NAMES, Writer
 
 DAY = 86_400
 TIED = 57  # More than the largest page of conversations.
@@ -162,7 +162,7 @@ class MissiveGenerator:
             delivered_at=at,
             subject=made.subject if made.subject is not None else f"Re: {self.write.title(place + 1)}",
             preview="",
-            body=self.write.markup(self._numbers % 200),
+            body=HUGE if place == 6 and number == 0 else self.write.markup(self._numbers),
         )
         if place % 14 == 13:
             made.subject = "Text from +49 30 5550100"

@@ -23,7 +23,7 @@ from twm_pipeline.sandbox.teamwork_account import (
     TeamworkAccount,
     Timelog,
 )
-from twm_pipeline.sandbox.texts import FIRST_NAMES, LAST_NAMES, TITLES, Writer
+from twm_pipeline.sandbox.texts import FIRST_NAMES, HUGE, LAST_NAMES, TITLES, Writer
 
 ME_ID = 300_001
 HIDDEN_PERSON_IDS = (300_011, 300_012)
@@ -152,7 +152,11 @@ class TeamworkGenerator:
         task = Task(
             id=key,
             name=self.write.title(place),
-            description=self.write.markup(place) if html else self.write.plain(place),
+            description=HUGE
+            if place == 12
+            else self.write.markup(place)
+            if html
+            else self.write.plain(place),
             html=html,
             created_at=created,
             updated_at=updated,

@@ -83,6 +83,9 @@ AWKWARD = (
 )
 
 
+HUGE = "<table>" + "<tr><td>größer &lt; 7</td></tr>" * 6500 + "</table>"  # Some 200,000 characters.
+
+
 class Writer:
     """Writes texts from a seeded random source.
 
@@ -108,9 +111,7 @@ class Writer:
         return "\n\n".join(self.random.choice(self._paragraphs) for _ in range(self.random.randint(1, 3)))
 
     def markup(self, place: int) -> str:
-        """Return an HTML text; the eighth has 200,000 characters."""
-        if place == 8:
-            return "<table>" + "<tr><td>größer &lt; 7</td></tr>" * 6500 + "</table>"
+        """Return an HTML text; each tenth is awkward."""
         if place % 10 == 9:
             return f"<div>{AWKWARD[place // 10 % len(AWKWARD)]}</div>"
         paragraphs = [self.random.choice(self._paragraphs) for _ in range(self.random.randint(1, 4))]
