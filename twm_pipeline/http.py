@@ -1,8 +1,8 @@
 """One way to ask a vendor: budget, timeouts, bounded retries, and errors by what the caller does next.
 
-Every attempt asks the budget for leave and draws its place in the order of observation before it is sent. What
-is not a complete answer in the vendor's own JSON is never taken for one: an HTML page, a cut-off body, a broken
-connection are tried again and then raised.
+Every attempt asks the budget for leave and draws its place in the order of observation before it is sent.
+What is not a complete answer in the vendor's own JSON is never taken for one: an HTML page, a cut-off body, a
+broken connection are tried again and then raised.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from twm_pipeline.errors import (
     RateLimitedError,
     RequestRefusedError,
     RetriableError,
+    TwmError,
 )
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class VendorSession:
     should_stop: Callable[[], None] = lambda: None
     sleep: Callable[[float], None] = time.sleep
     traffic: Traffic = field(default_factory=Traffic)
+    last_seq: int = 0
     _session: requests.Session = field(default_factory=requests.Session)
 
     def __post_init__(self) -> None:
@@ -151,6 +153,7 @@ class VendorSession:
     def _attempt(self, path: str, params: Mapping[str, str], *, fresh: bool) -> Reply:
         permit = self.budget.draw(fresh=fresh)
         self.traffic.attempts += 1
+        self.last_seq = permit.seq
         started = time.monotonic()
         try:
             response, body = self._send(path, params)
@@ -218,25 +221,19 @@ class VendorSession:
         status = response.status_code
         words = _vendor_words(body)
         what = f"{self.name} GET {path}: {status}" + (f" {words!r}" if words else "")
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.OK:
-            return RetriableError(what, retry_after=_retry_after(response, _date_of(response)))
         if status == HTTPStatus.UNAUTHORIZED:
             return AuthenticationError(f"{what}. Check the address ({self.base_url}) and the key.")
-        if (
-            HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
-            or status < HTTPStatus.MULTIPLE_CHOICES
-        ):
+        if status < HTTPStatus.BAD_REQUEST:
             return ConfigError(f"{what}: not an answer of the API. Check the address ({self.base_url}).")
-        if words is None:
-            return RetriableError(f"{what}, and not in the vendor's own form")
-        if status == HTTPStatus.FORBIDDEN:
-            return AccessError(f"{what}. The key's owner may not read this, or the plan lacks it.")
-        if status == HTTPStatus.NOT_FOUND:
-            return NotFoundError(what)
-        return RequestRefusedError(what)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or words is None:
+            return RetriableError(what, retry_after=_retry_after(response, _date_of(response)))
+        return _REFUSALS.get(status, RequestRefusedError)(what)
 
 
-_REFUSALS = {HTTPStatus.FORBIDDEN: AccessError, HTTPStatus.NOT_FOUND: NotFoundError}
+_REFUSALS: dict[int, type[TwmError]] = {
+    HTTPStatus.FORBIDDEN: AccessError,
+    HTTPStatus.NOT_FOUND: NotFoundError,
+}
 
 
 def _wait(state: RetryCallState) -> float:

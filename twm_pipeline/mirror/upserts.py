@@ -1,4 +1,4 @@
-"""Write what changed; the newest observation wins; deletions are tombstones (DESIGN D4, D5).
+"""Write what changed; the newest observation wins (DESIGN D4).
 
 All functions work inside the caller's transaction, so rows and checkpoint commit together.
 """
@@ -13,7 +13,6 @@ from sqlalchemy import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     import psycopg
     from sqlalchemy import Connection
@@ -78,7 +77,8 @@ def upsert(
     if not newest:
         return Counts()
     stored = _stored(connection, table, list(newest))
-    differing, equal = [], []
+    differing: list[Observed] = []
+    equal: list[Observed] = []
     for key, item in newest.items():
         row = stored.get(key)
         (equal if row is not None and _is_equal(row, item.record) else differing).append(item)
@@ -139,7 +139,7 @@ def _statements(table: Table) -> tuple[str, str, str]:
         if name in table.keep_when_null
         else f'"{name}" = excluded."{name}"'
         for name in columns
-        if name != "id"
+        if name not in ("id", "deleted_at")
     )
     create = (
         f"CREATE TEMPORARY TABLE IF NOT EXISTS new_{table.source}_{table.stream} ON COMMIT DELETE ROWS"
@@ -150,6 +150,8 @@ def _statements(table: Table) -> tuple[str, str, str]:
         INSERT INTO {table.name} AS t ({quoted}, deleted_evidence)
         SELECT {quoted}, CASE WHEN deleted THEN 'vendor' END FROM {staging} ORDER BY id
         ON CONFLICT (id) DO UPDATE SET {sets}, deleted_evidence = excluded.deleted_evidence,
+            deleted_at = CASE WHEN excluded.deleted THEN
+                coalesce(excluded.deleted_at, t.deleted_at, now()) END,
             missing_since = NULL, inaccessible = false, synced_at = now()
         WHERE {_NEWER}
         RETURNING id
@@ -184,62 +186,3 @@ def insert_unknown(connection: Connection, table: Table, observed: Iterable[Obse
         return 0
     known = _stored(connection, table, list(items))
     return len(_copy_newer(connection, table, [items[key] for key in sorted(items.keys() - known.keys())]))
-
-
-def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
-    connection: Connection,
-    table: Table,
-    ids: Sequence[Any],
-    *,
-    seq: int,
-    at: datetime,
-    evidence: str,
-) -> int:
-    """Mark rows deleted unless something newer is stored; return how many changed.
-
-    Args:
-        connection: In a transaction.
-        table: The stream's table.
-        ids: Rows to mark.
-        seq: The request that gave the evidence.
-        at: When the vendor said so.
-        evidence: `absence` is counted against the limit of `MassDeletionError`; see DESIGN D5.
-    """
-    if not ids:
-        return 0
-    result = connection.execute(
-        text(
-            f"UPDATE {table.name} SET deleted = true, deleted_at = :at, deleted_evidence = :evidence,"
-            " observed_seq = :seq, missing_since = NULL, inaccessible = false, synced_at = now()"
-            " WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
-        ),
-        {"ids": list(ids), "at": at, "evidence": evidence, "seq": seq},
-    )
-    return result.rowcount
-
-
-def mark_missing(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int, at: datetime) -> None:
-    """Note that living rows answered 404 or were absent, the first time; a later look decides (D5)."""
-    if ids:
-        connection.execute(
-            text(
-                f"UPDATE {table.name} SET missing_since = :at WHERE id = ANY(:ids) AND NOT deleted"
-                " AND missing_since IS NULL AND observed_seq < :seq"
-            ),
-            {"ids": list(ids), "at": at, "seq": seq},
-        )
-
-
-def mark_inaccessible(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int) -> int:
-    """Mark rows that no longer answer while nothing says that they were deleted; return how many changed."""
-    if not ids:
-        return 0
-    result = connection.execute(
-        text(
-            f"UPDATE {table.name} SET inaccessible = true, missing_since = NULL, observed_seq = :seq,"
-            " synced_at = now()"
-            " WHERE id = ANY(:ids) AND NOT deleted AND NOT inaccessible AND observed_seq < :seq"
-        ),
-        {"ids": list(ids), "seq": seq},
-    )
-    return result.rowcount

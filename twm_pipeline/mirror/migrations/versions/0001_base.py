@@ -8,6 +8,6 @@ revision = "0001"
 down_revision = None
 
 
-def upgrade():
+def upgrade() -> None:
     statements = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    op.get_bind().connection.driver_connection.execute(statements)
+    op.get_bind().exec_driver_sql(statements.replace("%", "%%"))

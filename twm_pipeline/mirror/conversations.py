@@ -1,0 +1,164 @@
+"""Missive's conversations in the mirror: what of them has been read, merges, and their children."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from twm_pipeline.mirror.tables import EMAILS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from twm_pipeline.mirror.tables import Table
+
+
+def children_read_at(connection: Connection, ids: Sequence[str]) -> dict[str, datetime]:
+    """Return, per conversation, the `last_activity_at` at which messages and comments were read."""
+    rows = connection.execute(
+        text(
+            "SELECT id, children_read_at FROM missive.conversations"
+            " WHERE id = ANY(:ids) AND children_read_at IS NOT NULL"
+        ),
+        {"ids": list(ids)},
+    )
+    return {row.id: row.children_read_at for row in rows}
+
+
+def note_children_read(connection: Connection, conversation_id: str, moment: datetime) -> None:
+    """Note that messages and comments were read at *moment* (the conversation's `last_activity_at`)."""
+    connection.execute(
+        text(
+            "UPDATE missive.conversations SET children_read_at = :moment"
+            " WHERE id = :id AND children_read_at IS DISTINCT FROM :moment"
+        ),
+        {"id": conversation_id, "moment": moment},
+    )
+
+
+def one_of_second(connection: Connection, moment: datetime) -> str | None:
+    """Return a living conversation whose last activity is *moment*, or None."""
+    return connection.execute(
+        text(
+            "SELECT id FROM missive.conversations WHERE last_activity_at = :moment AND NOT deleted"
+            " AND merged_into IS NULL AND missing_since IS NULL LIMIT 1"
+        ),
+        {"moment": moment},
+    ).scalar()
+
+
+def known_messages(connection: Connection, conversation_id: str) -> dict[str, bytes | None]:
+    """Return living messages of a conversation with the digest of their row in its list."""
+    rows = connection.execute(
+        text("SELECT id, stub_hash FROM missive.emails WHERE conversation_id = :id AND NOT deleted"),
+        {"id": conversation_id},
+    )
+    return {row.id: bytes(row.stub_hash) if row.stub_hash is not None else None for row in rows}
+
+
+def known_children(connection: Connection, table: Table, conversation_id: str) -> set[str]:
+    """Return ids of the living rows of *table* that belong to a conversation."""
+    rows = connection.execute(
+        text(f"SELECT id FROM {table.name} WHERE conversation_id = :id AND NOT deleted"),
+        {"id": conversation_id},
+    )
+    return {row.id for row in rows}
+
+
+def conversations_of(connection: Connection, ids: Sequence[str], *, table: Table = EMAILS) -> dict[str, str]:
+    """Return the stored conversation of each known row of *table* among *ids*."""
+    rows = connection.execute(
+        text(
+            f"SELECT id, conversation_id FROM {table.name}"
+            " WHERE id = ANY(:ids) AND conversation_id IS NOT NULL"
+        ),
+        {"ids": list(ids)},
+    )
+    return {row.id: row.conversation_id for row in rows}
+
+
+def parents_of_set_aside(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Return the conversations that the raw JSON of set-aside messages names."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT raw #>> '{conversation,id}' AS id FROM twm.set_aside"
+            " WHERE source = 'missive' AND object_id = ANY(:ids) AND raw #>> '{conversation,id}' IS NOT NULL"
+        ),
+        {"ids": list(ids)},
+    )
+    return [row.id for row in rows]
+
+
+def still_missing(connection: Connection, table: Table, ids: Sequence[Any]) -> list[Any]:
+    """Return those of *ids* that are still marked as missing."""
+    rows = connection.execute(
+        text(f"SELECT id FROM {table.name} WHERE id = ANY(:ids) AND missing_since IS NOT NULL"),
+        {"ids": list(ids)},
+    )
+    return [row.id for row in rows]
+
+
+def merge(connection: Connection, old_id: str, new_id: str, *, seq: int, at: datetime) -> None:
+    """Record that *old_id* answers as *new_id*, and move its children; the newest observation wins."""
+    values = {"old": old_id, "new": new_id, "seq": seq, "at": at}
+    connection.execute(
+        text(
+            "INSERT INTO missive.conversation_aliases AS a (old_id, new_id, observed_seq)"
+            " VALUES (:old, :new, :seq) ON CONFLICT (old_id) DO UPDATE SET new_id = excluded.new_id,"
+            " observed_seq = excluded.observed_seq, seen_at = now()"
+            " WHERE a.observed_seq < excluded.observed_seq"
+        ),
+        values,
+    )
+    connection.execute(
+        text(
+            "UPDATE missive.conversations SET merged_into = :new, deleted = true, deleted_at = :at,"
+            " deleted_evidence = 'merged', missing_since = NULL, observed_seq = :seq, synced_at = now()"
+            " WHERE id = :old AND observed_seq < :seq AND merged_into IS DISTINCT FROM :new"
+        ),
+        values,
+    )
+    for table in ("emails", "comments"):
+        connection.execute(
+            text(
+                f"UPDATE missive.{table} SET conversation_id = :new, observed_seq = :seq, synced_at = now()"
+                " WHERE conversation_id = :old AND observed_seq < :seq"
+            ),
+            values,
+        )
+
+
+def unmerge(connection: Connection, ids: Sequence[str]) -> None:
+    """Forget merges of conversations that were just seen under their own id."""
+    if ids:
+        connection.execute(
+            text(
+                "UPDATE missive.conversations SET merged_into = NULL"
+                " WHERE id = ANY(:ids) AND merged_into IS NOT NULL"
+            ),
+            {"ids": list(ids)},
+        )
+        connection.execute(
+            text("DELETE FROM missive.conversation_aliases WHERE old_id = ANY(:ids)"), {"ids": list(ids)}
+        )
+
+
+def bury_children(connection: Connection, ids: Sequence[str], *, seq: int, at: datetime) -> None:
+    """Mark what belonged to conversations that are gone for good; a return of theirs reads it again."""
+    for table in ("emails", "comments"):
+        connection.execute(
+            text(
+                f"UPDATE missive.{table} SET deleted = true, deleted_at = :at, deleted_evidence = 'parent',"
+                " missing_since = NULL, observed_seq = :seq, synced_at = now()"
+                " WHERE conversation_id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
+            ),
+            {"ids": list(ids), "at": at, "seq": seq},
+        )
+    connection.execute(
+        text("UPDATE missive.conversations SET children_read_at = NULL WHERE id = ANY(:ids) AND deleted"),
+        {"ids": list(ids)},
+    )

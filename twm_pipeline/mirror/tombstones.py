@@ -1,0 +1,103 @@
+"""Rows that are gone: missing at first, then deleted or inaccessible, and never removed (DESIGN D5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from twm_pipeline.mirror.tables import Table
+
+
+def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
+    connection: Connection,
+    table: Table,
+    ids: Sequence[Any],
+    *,
+    seq: int,
+    at: datetime,
+    evidence: str,
+) -> int:
+    """Mark rows deleted unless something newer is stored; return how many changed.
+
+    Args:
+        connection: In a transaction.
+        table: The stream's table.
+        ids: Rows to mark.
+        seq: The request that gave the evidence.
+        at: When the vendor said so.
+        evidence: `absence` is counted against the limit of `MassDeletionError`; see DESIGN D5.
+    """
+    if not ids:
+        return 0
+    result = connection.execute(
+        text(
+            f"UPDATE {table.name} SET deleted = true, deleted_at = :at, deleted_evidence = :evidence,"
+            " observed_seq = :seq, missing_since = NULL, inaccessible = false, synced_at = now()"
+            " WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
+        ),
+        {"ids": list(ids), "at": at, "evidence": evidence, "seq": seq},
+    )
+    return result.rowcount
+
+
+def mark_missing(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int, at: datetime) -> None:
+    """Note that living rows answered 404 or were absent, the first time; a later look decides (D5)."""
+    if ids:
+        connection.execute(
+            text(
+                f"UPDATE {table.name} SET missing_since = :at WHERE id = ANY(:ids) AND NOT deleted"
+                " AND missing_since IS NULL AND observed_seq < :seq"
+            ),
+            {"ids": list(ids), "at": at, "seq": seq},
+        )
+
+
+def mark_inaccessible(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int) -> int:
+    """Mark rows that no longer answer while nothing says that they were deleted; return how many changed."""
+    if not ids:
+        return 0
+    result = connection.execute(
+        text(
+            f"UPDATE {table.name} SET inaccessible = true, missing_since = NULL, observed_seq = :seq,"
+            " synced_at = now()"
+            " WHERE id = ANY(:ids) AND NOT deleted AND NOT inaccessible AND observed_seq < :seq"
+        ),
+        {"ids": list(ids), "seq": seq},
+    )
+    return result.rowcount
+
+
+def long_missing(connection: Connection, table: Table, *, before: datetime) -> list[Any]:
+    """Return ids of living rows that have been missing since *before* or longer."""
+    rows = connection.execute(
+        text(
+            f"SELECT id FROM {table.name} WHERE missing_since <= :before AND NOT deleted"
+            " ORDER BY missing_since"
+        ),
+        {"before": before},
+    )
+    return [row.id for row in rows]
+
+
+def recent_absences(connection: Connection, table: Table) -> int:
+    """Return how many rows absence has made tombstones in the last 24 hours."""
+    return int(
+        connection.execute(
+            text(
+                f"SELECT count(*) FROM {table.name} WHERE deleted AND deleted_evidence = 'absence'"
+                " AND synced_at > now() - interval '24 hours'"
+            )
+        ).scalar_one()
+    )
+
+
+def count_rows(connection: Connection, table: Table) -> int:
+    """Return how many rows of *table* are not deleted."""
+    return int(connection.execute(text(f"SELECT count(*) FROM {table.name} WHERE NOT deleted")).scalar_one())

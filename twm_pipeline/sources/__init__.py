@@ -1,0 +1,1 @@
+"""The vendors: the only modules that know their JSON."""

@@ -1,0 +1,398 @@
+"""Missive REST API v1: requests, lists paged by `until`, and its JSON as records.
+
+Facts and their sources: Missive's REST documentation (missiveapp.com/docs/developers/rest-api).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+from twm_pipeline.budget import Limit, Plan
+from twm_pipeline.errors import NotFoundError, PagingError, RecordError, RequestRefusedError
+from twm_pipeline.records import Comment, Conversation, Email, Json, digest, to_json
+from twm_pipeline.sources.fields import (
+    read_bool,
+    read_int,
+    read_list,
+    read_object,
+    read_text,
+    read_unix,
+)
+from twm_pipeline.sources.html import to_text
+
+if TYPE_CHECKING:
+    from twm_pipeline.http import Reply, VendorSession
+    from twm_pipeline.settings import Settings
+
+Mailbox = Literal["all", "closed", "trashed", "junked"]
+Children = Literal["messages", "comments"]
+
+MAILBOXES: tuple[Mailbox, ...] = ("all", "closed", "trashed", "junked")
+CONVERSATIONS_PER_PAGE = 50
+CHILDREN_PER_PAGE = 10
+IDS_PER_CALL = 10
+CONCURRENCY = 5
+LONG_WINDOW_SECONDS = 900
+_OFFSET_PAGE = 200
+_MAX_PAGES = 10_000
+
+CHILD_TIME = {"messages": ("delivered_at", "created_at"), "comments": ("created_at", "created_at")}
+"""Key that pages a list, and the key that stands in for it where it is null."""
+
+_VOLATILE_ATTACHMENT = frozenset({"url"})
+_VOLATILE_AUTHOR = frozenset({"avatar_url"})
+
+
+class BearerAuth(AuthBase):
+    """Puts the token on a request."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        """Add the header."""
+        r.headers["Authorization"] = f"Bearer {self._token}"
+        return r
+
+
+def auth(settings: Settings) -> BearerAuth:
+    """Return the credentials."""
+    token = settings.missive_api_token
+    return BearerAuth(token.get_secret_value() if token else "")
+
+
+def budget_plan(settings: Settings) -> Plan:
+    """Return what Missive allows: 5 at once, 300 a minute, 900 in 15 minutes (Missive docs "Rate limits")."""
+    per_minute = settings.missive_requests_per_minute
+    scale = settings.budget_time_scale
+    return Plan(
+        account=f"missive {settings.missive_base_url}",
+        limits=(Limit(per_minute, 60 / scale), Limit(3 * per_minute, LONG_WINDOW_SECONDS / scale)),
+        concurrency=CONCURRENCY,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a list, newest first.
+
+    Args:
+        rows: Vendor JSON of the rows.
+        limit: What was asked for; only a shorter page may end a walk (missive.md, 4.1).
+        reply: The whole answer.
+    """
+
+    rows: list[Json]
+    limit: int
+    reply: Reply
+
+
+class MissiveSource:
+    """Reads one Missive account as its token's owner sees it."""
+
+    def __init__(self, session: VendorSession) -> None:
+        self.session = session
+
+    def fetch_owner_id(self) -> tuple[str, Reply]:
+        """Return the id of the token's owner.
+
+        Raises:
+            PagingError: If no user is marked as the owner.
+        """
+        for offset in range(0, _OFFSET_PAGE * 50, _OFFSET_PAGE):
+            reply = self.session.get("/users", {"limit": str(_OFFSET_PAGE), "offset": str(offset)})
+            users = _rows(reply.data, "users")
+            for user in users:
+                if user.get("me") is True:
+                    return str(user["id"]), reply
+            if len(users) < _OFFSET_PAGE:
+                break
+        msg = "Missive GET /users: no row is marked as the token's owner (me: true)"
+        raise PagingError(msg)
+
+    def fetch_conversations(self, mailbox: Mailbox, *, until: int | None = None, fresh: bool = True) -> Page:
+        """Return a page of a mailbox, newest activity first.
+
+        Args:
+            mailbox: One of `MAILBOXES`.
+            until: Unix seconds; newer rows are left out. Whether inclusive is not documented for this list.
+            fresh: See `Budget.draw`.
+        """
+        params = {mailbox: "true", "limit": str(CONVERSATIONS_PER_PAGE)}
+        return self._page("/conversations", "conversations", params, until=until, fresh=fresh)
+
+    def fetch_conversation(self, conversation_id: str, *, fresh: bool = True) -> tuple[Json, Reply]:
+        """Return one conversation; its id may differ from *conversation_id* after a merge.
+
+        Raises:
+            NotFoundError: Unknown, invisible or deleted for good.
+        """
+        reply = self.session.get(f"/conversations/{conversation_id}", fresh=fresh)
+        rows = _rows(reply.data, "conversations")
+        if len(rows) != 1:
+            msg = f"Missive GET /conversations/{conversation_id}: {len(rows)} rows instead of one"
+            raise PagingError(msg)
+        return rows[0], reply
+
+    def fetch_children(
+        self, conversation_id: str, kind: Children, *, until: int | None = None, fresh: bool = True
+    ) -> Page:
+        """Return a page of a conversation's messages (without bodies) or comments, newest first."""
+        path = f"/conversations/{conversation_id}/{kind}"
+        return self._page(path, kind, {"limit": str(CHILDREN_PER_PAGE)}, until=until, fresh=fresh)
+
+    def fetch_messages(self, ids: list[str], *, fresh: bool = True) -> Iterator[tuple[Json, Reply]]:
+        """Yield full messages, up to ten a call; those that are gone are left out.
+
+        One id is answered by an object, several by an array; an id that is gone may spoil the whole call, and
+        how many ids a call takes is not documented: a refused call is halved.
+        """
+        for start in range(0, len(ids), IDS_PER_CALL):
+            yield from self._fetch_batch(ids[start : start + IDS_PER_CALL], fresh=fresh)
+
+    def _fetch_batch(self, ids: list[str], *, fresh: bool) -> Iterator[tuple[Json, Reply]]:
+        try:
+            reply = self.session.get("/messages/" + ",".join(ids), fresh=fresh)
+        except (NotFoundError, RequestRefusedError) as error:
+            if len(ids) > 1:
+                middle = len(ids) // 2
+                yield from self._fetch_batch(ids[:middle], fresh=fresh)
+                yield from self._fetch_batch(ids[middle:], fresh=fresh)
+            elif isinstance(error, RequestRefusedError):
+                raise
+            return
+        found = reply.data.get("messages") if isinstance(reply.data, dict) else None
+        rows = [found] if isinstance(found, dict) else _rows(reply.data, "messages")
+        if not {row.get("id") for row in rows} <= set(ids):
+            msg = "Missive GET /messages/…: the answer holds other messages than were asked for"
+            raise PagingError(msg)
+        yield from ((row, reply) for row in rows)
+
+    def _page(self, path: str, key: str, params: dict[str, str], *, until: int | None, fresh: bool) -> Page:
+        if until is not None:
+            params = {**params, "until": str(until)}
+        reply = self.session.get(path, params, fresh=fresh)
+        return Page(rows=_rows(reply.data, key), limit=int(params["limit"]), reply=reply)
+
+
+def _rows(data: Any, key: str) -> list[Json]:  # noqa: ANN401 - any JSON value
+    rows = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        msg = f"Missive: the answer has no list {key!r}"
+        raise PagingError(msg)
+    return rows
+
+
+def _id_of(row: Json) -> str:
+    value = row.get("id")
+    if not isinstance(value, str) or not value:
+        msg = "the row has no id"
+        raise RecordError(msg)
+    return value
+
+
+def activity_of(row: Json) -> int | None:
+    """Return `last_activity_at` of a conversation in Unix seconds, or None where it cannot be read."""
+    value = row.get("last_activity_at")
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def child_time(row: Json, kind: Children) -> int | None:
+    """Return the Unix seconds by which *kind* is paged."""
+    for key in CHILD_TIME[kind]:
+        value = row.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return int(value)
+    return None
+
+
+def parse_conversation(row: Json, *, owner_id: str) -> Conversation:
+    """Return a conversation as the token's owner sees it.
+
+    Trashed for the owner counts as deleted (D5). A guest sees only `id` and `last_activity_at`.
+
+    Raises:
+        RecordError: If the row cannot be used; the message names the key.
+    """
+    team = read_object(row, "team") or {}
+    organization = read_object(row, "organization") or {}
+    labels = [item for item in read_list(row, "shared_labels") if isinstance(item, dict)]
+    assignees = [item for item in read_list(row, "assignees") if isinstance(item, dict)]
+    states = [item for item in read_list(row, "users") if isinstance(item, dict)]
+    mine = next((item for item in states if item.get("id") == owner_id), {})
+    trashed = read_bool(mine, "trashed")
+    return Conversation(
+        id=_id_of(row),
+        version_at=None,
+        content_hash=digest(_without(row, users=states), salt=owner_id),
+        raw=to_json(row),
+        deleted=bool(trashed),
+        subject=read_text(row, "subject"),
+        latest_message_subject=read_text(row, "latest_message_subject"),
+        organization_id=read_text(organization, "id"),
+        organization_name=read_text(organization, "name"),
+        team_id=read_text(team, "id"),
+        team_name=read_text(team, "name"),
+        assignee_ids=[str(item["id"]) for item in assignees if item.get("id")],
+        assignee_names=[
+            read_text(item, "name") or read_text(item, "email") or str(item["id"])
+            for item in assignees
+            if item.get("id")
+        ],
+        label_ids=[str(item["id"]) for item in labels if item.get("id")],
+        label_names=[read_text(item, "name") or str(item["id"]) for item in labels if item.get("id")],
+        closed=read_bool(mine, "closed"),
+        archived=read_bool(mine, "archived"),
+        trashed=trashed,
+        junked=read_bool(mine, "junked"),
+        flagged=read_bool(mine, "flagged"),
+        snoozed=read_bool(mine, "snoozed"),
+        messages_count=read_int(row, "messages_count"),
+        drafts_count=read_int(row, "drafts_count"),
+        attachments_count=read_int(row, "attachments_count"),
+        web_url=read_text(row, "web_url"),
+        app_url=read_text(row, "app_url"),
+        created_at=read_unix(row, "created_at"),
+        last_activity_at=read_unix(row, "last_activity_at"),
+    )
+
+
+def _without(row: Json, *, users: list[Json]) -> Json:
+    """Return a conversation without avatars."""
+    return {
+        **row,
+        "users": [_drop(item, _VOLATILE_AUTHOR) for item in users],
+        "assignees": [
+            _drop(item, _VOLATILE_AUTHOR) for item in row.get("assignees") or [] if isinstance(item, dict)
+        ],
+    }
+
+
+def _drop(item: Json, keys: frozenset[str]) -> Json:
+    return {key: value for key, value in item.items() if key not in keys}
+
+
+def _steady(row: Json) -> Json:
+    """Return a message or comment without what changes from read to read: signed URLs, avatars, counters."""
+    steady = {key: value for key, value in row.items() if key != "conversation"}
+    conversation = row.get("conversation")
+    if isinstance(conversation, dict):
+        steady["conversation"] = {"id": conversation.get("id")}
+    author = row.get("author")
+    if isinstance(author, dict):
+        steady["author"] = _drop(author, _VOLATILE_AUTHOR)
+    if isinstance(row.get("attachments"), list):
+        steady["attachments"] = [
+            _drop(item, _VOLATILE_ATTACHMENT) if isinstance(item, dict) else item
+            for item in row["attachments"]
+        ]
+    if isinstance(row.get("attachment"), dict):
+        steady["attachment"] = _drop(row["attachment"], _VOLATILE_ATTACHMENT)
+    return steady
+
+
+def stub_digest(row: Json) -> bytes:
+    """Return the digest of a message's row in a list: its body is read again only when this moves."""
+    return digest(_steady(row), salt="stub")
+
+
+def _address(field: Json) -> str:
+    """Return an address in lower case; other channels have a phone number or a user name."""
+    address = read_text(field, "address")
+    if address is not None:
+        return address.strip().lower()
+    return read_text(field, "phone_number") or read_text(field, "username") or read_text(field, "id") or ""
+
+
+def _recipients(row: Json, key: str) -> tuple[list[str], list[str]]:
+    people = [item for item in read_list(row, key) if isinstance(item, dict)]
+    return [_address(item) for item in people], [read_text(item, "name") or "" for item in people]
+
+
+def _texts(row: Json, key: str) -> list[str]:
+    value = row.get(key)
+    return (
+        [value] if isinstance(value, str) else [str(item) for item in read_list(row, key) if item is not None]
+    )
+
+
+def parse_message(
+    row: Json, *, conversation_id: str | None, date: datetime, stub_hash: bytes | None = None
+) -> Email:
+    """Return a full message.
+
+    Args:
+        row: As answered by `GET /messages/:id`.
+        conversation_id: Where it was found; the row's own word goes before it.
+        date: The answer's own clock.
+        stub_hash: `stub_digest` of its row in the list, where it was read from one.
+
+    Raises:
+        RecordError: If the row cannot be used; the message names the key.
+    """
+    sender = read_object(row, "from_field") or {}
+    author = read_object(row, "author") or {}
+    conversation = read_object(row, "conversation") or {}
+    steady = _steady(row)
+    updated = read_unix(row, "updated_at")
+    to, cc, bcc = (_recipients(row, f"{kind}_fields") for kind in ("to", "cc", "bcc"))
+    body = read_text(row, "body")
+    return Email(
+        id=_id_of(row),
+        version_at=updated if updated is None or updated <= date else None,
+        content_hash=digest(steady),
+        raw=to_json(steady | {"attachments": row.get("attachments")}),
+        conversation_id=read_text(conversation, "id") or conversation_id,
+        type=read_text(row, "type"),
+        subject=read_text(row, "subject"),
+        preview=read_text(row, "preview"),
+        email_message_id=read_text(row, "email_message_id"),
+        in_reply_to=_texts(row, "in_reply_to"),
+        references=_texts(row, "references"),
+        from_address=_address(sender) or None,
+        from_name=read_text(sender, "name"),
+        to_addresses=to[0],
+        to_names=to[1],
+        cc_addresses=cc[0],
+        cc_names=cc[1],
+        bcc_addresses=bcc[0],
+        bcc_names=bcc[1],
+        reply_to_addresses=_recipients(row, "reply_to_fields")[0],
+        author_id=read_text(author, "id"),
+        author_name=read_text(author, "name"),
+        body_html=body,
+        body_text=to_text(body) if read_text(row, "type") in (None, "email") else body,
+        attachments=to_json(steady.get("attachments") or []),
+        delivered_at=read_unix(row, "delivered_at"),
+        created_at=read_unix(row, "created_at"),
+        updated_at=updated,
+        stub_hash=stub_hash,
+    )
+
+
+def parse_comment(row: Json, *, conversation_id: str) -> Comment:
+    """Return a comment; see `parse_message`."""
+    author = read_object(row, "author") or {}
+    steady = _steady(row)
+    attachment, task = read_object(steady, "attachment"), read_object(steady, "task")
+    return Comment(
+        id=_id_of(row),
+        version_at=None,
+        content_hash=digest({**steady, "conversation_id": conversation_id}),
+        raw=to_json(row),
+        conversation_id=conversation_id,
+        body=read_text(row, "body"),
+        author_id=read_text(author, "id"),
+        author_name=read_text(author, "name"),
+        author_email=read_text(author, "email"),
+        mentions=to_json(read_list(row, "mentions")),
+        attachment=to_json(attachment) if attachment else None,
+        task=to_json(task) if task else None,
+        created_at=read_unix(row, "created_at"),
+    )

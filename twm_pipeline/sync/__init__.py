@@ -1,0 +1,1 @@
+"""Composition: what a pass reads, in which order, and how it is stored."""

@@ -1,0 +1,415 @@
+"""What every pass shares: the vendor's session, batches stored with their checkpoints, and the report.
+
+A pass reads what changed, stores it batch by batch, and moves a checkpoint only in the transaction of the
+rows it speaks of. `sync/teamwork.py` and `sync/missive.py` know in which order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+
+from twm_pipeline.budget import Budget
+from twm_pipeline.errors import DatabaseUnavailableError, MassDeletionError, RecordError
+from twm_pipeline.http import VendorSession
+from twm_pipeline.mirror.checkpoints import (
+    Account,
+    SetAside,
+    add_counter,
+    load_account,
+    note_progress,
+    resolve_set_aside,
+    save_account,
+    set_aside,
+)
+from twm_pipeline.mirror.tombstones import count_rows, long_missing, recent_absences
+from twm_pipeline.mirror.upserts import Counts, Observed, upsert
+from twm_pipeline.records import SOURCES, Source, digest
+from twm_pipeline.sources import missive as missive_api
+from twm_pipeline.sources import teamwork as teamwork_api
+from twm_pipeline.sync.plan import MISSING_WAIT, check_mass_deletion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import date, datetime, timedelta
+
+    from sqlalchemy import Connection, Engine
+
+    from twm_pipeline.http import Reply
+    from twm_pipeline.mirror.tables import Table
+    from twm_pipeline.records import Json, Record
+    from twm_pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STREAMS: dict[Source, tuple[str, ...]] = {
+    "teamwork": ("tasks", "projects", "tasklists", "people", "tags", "companies", "teams"),
+    "missive": ("conversations", "emails", "comments"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassOptions:
+    """What one pass is asked for.
+
+    Args:
+        streams: Only these streams; empty: all.
+        since: Read again everything that changed since, whatever the checkpoint says.
+        until: With *since*: only what changed before.
+        ids: Read exactly these objects (tasks or conversations) and nothing else.
+        full: Read everything again from the beginning.
+        history: Whether to go on with history that is still to read.
+        directories: Whether to read the directories; None: when they are due.
+    """
+
+    streams: frozenset[str] = frozenset()
+    since: date | datetime | None = None
+    until: date | datetime | None = None
+    ids: tuple[str, ...] = ()
+    full: bool = False
+    history: bool = True
+    directories: bool | None = None
+
+    def wants(self, stream: str) -> bool:
+        """Return whether *stream* is selected."""
+        return not self.streams or stream in self.streams
+
+    @property
+    def moves_checkpoints(self) -> bool:
+        """Whether this is an ordinary pass and not a re-read on demand."""
+        return self.since is None and not self.ids and not self.full
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamReport:
+    """Figures of one stream in one pass."""
+
+    fetched: int = 0
+    written: int = 0
+    unchanged: int = 0
+    stale: int = 0
+    deleted: int = 0
+    set_aside: int = 0
+    checkpoint_before: datetime | None = None
+    checkpoint_after: datetime | None = None
+    lag_seconds: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class PassReport:
+    """Figures of a pass over one source."""
+
+    source: Source
+    streams: dict[str, StreamReport] = field(default_factory=dict)
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    waited_seconds: float = 0.0
+    seconds: float = 0.0
+    complete: bool = True
+    problems: list[str] = field(default_factory=list)
+    held_deletions: list[str] = field(default_factory=list)
+
+    def of(self, stream: str) -> StreamReport:
+        """Return the figures of *stream*, zeros at first."""
+        return self.streams.setdefault(stream, StreamReport())
+
+    def as_dict(self) -> Json:
+        """Return the report as JSON-ready values."""
+        result = asdict(self)
+        for figures in result["streams"].values():
+            for key in ("checkpoint_before", "checkpoint_after"):
+                figures[key] = figures[key].isoformat() if figures[key] else None
+        return result
+
+
+@dataclass(kw_only=True)
+class Pass:
+    """One run of work over one source: everything that its steps need.
+
+    Args:
+        engine: The mirror.
+        settings: The deployment's settings.
+        source: The vendor.
+        session: Asks the vendor within its budget.
+        owns_checkpoints: Whether the holder of the window's lock does this; only it moves checkpoints.
+        should_stop: Raises `WindowClosedError` when the time is over.
+        slice_is_over: Whether history has to make way for fresh changes now.
+        on_commit: Told after each commit.
+    """
+
+    engine: Engine
+    settings: Settings
+    source: Source
+    session: VendorSession
+    owns_checkpoints: bool = True
+    should_stop: Callable[[], None] = lambda: None
+    slice_is_over: Callable[[], bool] = lambda: False
+    on_commit: Callable[[PassReport], None] = lambda _: None
+    report: PassReport = field(init=False)
+    vendor_now: datetime | None = None
+
+    def __post_init__(self) -> None:
+        self.report = PassReport(source=self.source)
+
+    @contextmanager
+    def commit(self) -> Iterator[Connection]:
+        """Give a transaction; when it ends well, rows, checkpoint and the end of the requests are one commit.
+
+        Raises:
+            DatabaseUnavailableError: If PostgreSQL went away; nothing of the batch is stored.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+                self.session.budget.settle(connection)
+        except OperationalError as error:
+            name = type(error.orig).__name__
+            msg = f"The mirror's PostgreSQL does not answer ({name}); the batch is not stored."
+            raise DatabaseUnavailableError(msg) from error
+        self.on_commit(self.report)
+        self.should_stop()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection for reading.
+
+        Raises:
+            DatabaseUnavailableError: If PostgreSQL does not answer.
+        """
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except OperationalError as error:
+            msg = f"The mirror's PostgreSQL does not answer ({type(error.orig).__name__})."
+            raise DatabaseUnavailableError(msg) from error
+
+    def note_reply(self, reply: Reply) -> None:
+        """Remember the vendor's clock; it is the only one that judges the vendor's rows."""
+        if self.vendor_now is None or reply.date > self.vendor_now:
+            self.vendor_now = reply.date
+
+    def parse(
+        self,
+        stream: str,
+        rows: Iterable[Json],
+        reply: Reply,
+        parser: Callable[[Json], Record],
+    ) -> tuple[list[Observed], list[SetAside]]:
+        """Return the records of *rows* and those rows that cannot be used, with reasons."""
+        self.note_reply(reply)
+        observed: list[Observed] = []
+        problems: list[SetAside] = []
+        for row in rows:
+            self.report.of(stream).fetched += 1
+            try:
+                observed.append(Observed(record=parser(row), seq=reply.seq))
+            except RecordError as error:
+                problems.append(_problem(stream, row, error))
+        return observed, problems
+
+    def store(
+        self,
+        connection: Connection,
+        table: Table,
+        observed: Iterable[Observed],
+        problems: Iterable[SetAside] = (),
+        *,
+        cleaned: int = 0,
+    ) -> Counts:
+        """Store rows and set-aside records in the caller's transaction, and count them.
+
+        A row that PostgreSQL refuses is found by halving the batch and set aside; the others are stored.
+        """
+        items = list(observed)
+        older = self.session.budget.oldest_other_seq(connection)
+        refused: list[SetAside] = []
+        counts = _store_halving(connection, table, items, older, refused)
+        bad = {item.object_id for item in refused}
+        figures = self.report.of(table.stream)
+        figures.written += counts.written
+        figures.unchanged += counts.unchanged
+        figures.stale += counts.stale
+        figures.set_aside += set_aside(connection, self.source, [*problems, *refused])
+        good = [str(item.record.id) for item in items if str(item.record.id) not in bad]
+        resolve_set_aside(connection, self.source, table.stream, good)
+        add_counter(connection, self.source, "characters_cleaned", cleaned)
+        return counts
+
+    def progress(self, stream: str, *, phase: str, done: int, total: int | None = None) -> None:
+        """Show people who wait what this pass is doing; never in the way of the work."""
+        try:
+            with self.engine.begin() as connection:
+                note_progress(connection, self.source, stream, phase=phase, done=done, total=total)
+        except DBAPIError as error:
+            logger.debug("progress could not be shown: %s", type(error).__name__)
+
+    def missing_for_good(
+        self, table: Table, *, confirmed: bool, wait: timedelta = MISSING_WAIT
+    ) -> tuple[list[Any], int]:
+        """Return rows that have been missing long enough to be looked at again, and the evidence's number.
+
+        The number lies below those of the looks to come, so what another process sees alive meanwhile is
+        newer. When there are more rows than DESIGN D5 lets absence take away, none is returned and the report
+        says so.
+        """
+        if self.vendor_now is None:
+            return [], 0
+        with self.read() as connection:
+            ids = long_missing(connection, table, before=self.vendor_now - wait)
+            recent, living = recent_absences(connection, table), count_rows(connection, table)
+        try:
+            check_mass_deletion(
+                f"{table.source}/{table.stream}",
+                wanted=len(ids),
+                recent=recent,
+                living=living,
+                confirmed=confirmed,
+            )
+        except MassDeletionError as error:
+            logger.error("%s", error)  # noqa: TRY400 - the pass goes on with everything else
+            self.report.held_deletions.append(str(error))
+            return [], 0
+        return ids, self.session.last_seq + 1
+
+
+def _problem(stream: str, row: Json, error: RecordError) -> SetAside:
+    object_id = row.get("id")
+    if not isinstance(object_id, (str, int)):
+        object_id = "without-id-" + digest(row).hex()
+    return SetAside(stream=stream, object_id=str(object_id), reason=str(error), raw=row)
+
+
+def _store_halving(
+    connection: Connection,
+    table: Table,
+    items: list[Observed],
+    older: int | None,
+    refused: list[SetAside],
+) -> Counts:
+    """Upsert *items*; on a refused value try both halves until the row that holds it is alone."""
+    try:
+        with connection.begin_nested(), _translated():
+            return upsert(connection, table, items, older_seq=older)
+    except DataError as error:
+        if len(items) == 1:
+            record = items[0].record
+            reason = f"PostgreSQL refuses a value: {type(error.orig).__name__}"
+            refused.append(SetAside(stream=table.stream, object_id=str(record.id), reason=reason))
+            return Counts()
+    middle = len(items) // 2
+    counts = _store_halving(connection, table, items[:middle], older, refused)
+    rest = _store_halving(connection, table, items[middle:], older, refused)
+    counts.add(rest)
+    counts.written_ids += rest.written_ids
+    return counts
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the driver's errors of COPY, which bypasses SQLAlchemy, into SQLAlchemy's."""
+    import psycopg  # noqa: PLC0415 - only needed where COPY is used
+
+    try:
+        yield
+    except (psycopg.DataError, UnicodeError) as error:
+        raise DataError("COPY", None, error) from error
+    except psycopg.OperationalError as error:
+        raise OperationalError("COPY", None, error) from error
+
+
+@contextmanager
+def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
+    engine: Engine,
+    settings: Settings,
+    source: Source,
+    *,
+    owns_checkpoints: bool = True,
+    should_stop: Callable[[], None] = lambda: None,
+    slice_is_over: Callable[[], bool] = lambda: False,
+    on_commit: Callable[[PassReport], None] = lambda _: None,
+) -> Iterator[Pass]:
+    """Give a pass with an open budget and session; its report is complete when the block ends."""
+    api = teamwork_api if source == "teamwork" else missive_api
+    base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
+    started = time.monotonic()
+    with Budget(engine, api.budget_plan(settings), should_stop=should_stop) as budget:
+        session = VendorSession(
+            name=source.capitalize(),
+            base_url=str(base_url),
+            auth=api.auth(settings),
+            budget=budget,
+            time_scale=settings.budget_time_scale,
+            should_stop=should_stop,
+        )
+        work = Pass(
+            engine=engine,
+            settings=settings,
+            source=source,
+            session=session,
+            owns_checkpoints=owns_checkpoints,
+            should_stop=should_stop,
+            slice_is_over=slice_is_over,
+            on_commit=on_commit,
+        )
+        try:
+            yield work
+        finally:
+            work.report.requests = session.traffic.attempts
+            work.report.retries = session.traffic.retries
+            work.report.throttled = budget.usage.throttled
+            work.report.waited_seconds = round(budget.usage.waited_seconds, 3)
+            work.report.seconds = round(time.monotonic() - started, 3)
+
+
+def configured_sources(settings: Settings) -> tuple[Source, ...]:
+    """Return the vendors whose credentials are set; the others are switched off (DESIGN 6)."""
+    present = {
+        "teamwork": settings.teamwork_base_url is not None and settings.teamwork_api_key is not None,
+        "missive": settings.missive_api_token is not None,
+    }
+    return tuple(source for source in SOURCES if present[source])
+
+
+def credentials_digest(settings: Settings, source: Source) -> bytes:
+    """Return a digest of address and credentials: while it stays, the account needs no asking."""
+    secret = settings.teamwork_api_key if source == "teamwork" else settings.missive_api_token
+    base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
+    words = f"{source}\n{base_url}\n{secret.get_secret_value() if secret else ''}"
+    return hashlib.blake2b(words.encode(), digest_size=16).digest()
+
+
+def ensure_account(work: Pass, *, identify: Callable[[], tuple[str, str | None, Reply]]) -> Account:
+    """Return whose rows these are, asking the vendor only when the credentials are new.
+
+    Args:
+        work: The pass.
+        identify: Returns the account's name, the token owner's id, and the answer that said so.
+
+    Raises:
+        AccountChangedError: If the mirror holds rows of another account.
+    """
+    proof = credentials_digest(work.settings, work.source)
+    with work.read() as connection:
+        known = load_account(connection, work.source)
+    if known is not None and known.credentials_digest == proof:
+        return known
+    name, owner_id, reply = identify()
+    work.note_reply(reply)
+    account = Account(
+        account=name,
+        owner_id=owner_id,
+        credentials_digest=proof,
+        first_import_at=known.first_import_at if known else reply.date,
+        link_base=str(work.settings.teamwork_base_url) if work.source == "teamwork" else None,
+        scope=known.scope if known else {},
+    )
+    with work.commit() as connection:
+        save_account(connection, work.source, account)
+    return account

@@ -1,0 +1,553 @@
+"""A pass over Missive: one walk per mailbox, then what is new in each conversation that changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from twm_pipeline.errors import AccessError, NotFoundError
+from twm_pipeline.mirror import conversations as store
+from twm_pipeline.mirror.checkpoints import (
+    Checkpoint,
+    due_set_aside,
+    from_iso,
+    load_checkpoint,
+    save_checkpoint,
+    to_iso,
+)
+from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
+from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS
+from twm_pipeline.mirror.tombstones import mark_inaccessible, mark_missing, tombstone
+from twm_pipeline.mirror.upserts import Observed
+from twm_pipeline.records import Json
+from twm_pipeline.sources.fields import to_unix
+from twm_pipeline.sources.missive import (
+    MAILBOXES,
+    Children,
+    Mailbox,
+    MissiveSource,
+    Page,
+    activity_of,
+    child_time,
+    parse_comment,
+    parse_conversation,
+    parse_message,
+    stub_digest,
+)
+from twm_pipeline.sync.engine import Pass, PassOptions, ensure_account
+from twm_pipeline.sync.plan import Frontier, Gap, is_wider
+from twm_pipeline.sync.walks import walk_down
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from twm_pipeline.http import Reply
+    from twm_pipeline.mirror.checkpoints import Account, SetAside
+    from twm_pipeline.mirror.tables import Table
+
+logger = logging.getLogger(__name__)
+
+CONVERSATIONS_PER_BATCH = 10
+EMPTY_READS = 2
+
+
+@dataclass(slots=True)
+class Due:
+    """A conversation whose messages and comments are to be read, and what was found.
+
+    Args:
+        row: The conversation as listed.
+        reply: The answer it was listed in.
+        complete: Read both lists to their ends, whatever is known.
+    """
+
+    row: Json
+    reply: Reply
+    complete: bool = False
+    stubs: dict[str, tuple[Json, Reply]] = field(default_factory=dict)
+    comments: list[tuple[Json, Reply]] = field(default_factory=list)
+    absent_messages: list[str] = field(default_factory=list)
+    absent_comments: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The conversation's id."""
+        return str(self.row["id"])
+
+
+class MissivePass:
+    """The steps of a pass over one account; `run` takes them in their order."""
+
+    def __init__(self, work: Pass, options: PassOptions) -> None:
+        self.work = work
+        self.options = options
+        self.api = MissiveSource(work.session)
+        self.overlap = int(work.settings.backfill_overlap_seconds) + 1
+        self.account: Account = ensure_account(work, identify=self._identify)
+        self.owner_id = self.account.owner_id or ""
+        self.process_after = work.settings.instant(work.settings.missive_process_after)
+        self.scope = Scope(process_after=self.process_after)
+        self.floor = to_unix(self.process_after) if self.process_after else None
+
+    def _identify(self) -> tuple[str, str | None, Reply]:
+        owner_id, reply = self.api.fetch_owner_id()
+        return owner_id, owner_id, reply
+
+    def run(self) -> None:
+        """Do one pass: fresh changes of every mailbox, what has to be tried again, then history."""
+        self._follow_scope()
+        if self.options.ids:
+            self.refresh(self.options.ids, complete=True)
+            return
+        if not self.options.moves_checkpoints:
+            self._reread()
+            return
+        for mailbox in MAILBOXES:
+            self._poll(mailbox)
+        for mailbox in MAILBOXES:
+            self._close_gaps(mailbox, history=False)
+        self._retry()
+        if self.options.history:
+            for mailbox in MAILBOXES:
+                self._close_gaps(mailbox, history=True)
+        self._note_lag()
+
+    def _follow_scope(self) -> None:
+        if self.scope.to_json() != self.account.scope:
+            with self.work.commit() as connection:
+                apply_scope(connection, "missive", self.scope)
+                remember_scope(connection, "missive", self.scope)
+
+    # -- mailboxes -------------------------------------------------------------------------------------------
+
+    def _load(self, mailbox: Mailbox) -> tuple[Checkpoint, Frontier]:
+        """Return the checkpoint of a mailbox and its frontier, widened when the start date moved back."""
+        with self.work.read() as connection:
+            checkpoint = load_checkpoint(connection, "missive", "conversations", mailbox) or Checkpoint(
+                scope=to_iso(self.process_after) or ""
+            )
+        frontier = Frontier.from_cursor(checkpoint.last_cursor)
+        now = to_iso(self.process_after) or ""
+        if checkpoint.scope != now:
+            if is_wider(from_iso(checkpoint.scope or None), self.process_after):
+                frontier = frontier.widened(floor=self.floor)
+            checkpoint = replace(checkpoint, scope=now)
+            with self.work.commit() as connection:
+                self._save(connection, mailbox, checkpoint, frontier, may_step_back=True)
+        return checkpoint, frontier
+
+    def _save(
+        self,
+        connection: Connection,
+        mailbox: Mailbox,
+        checkpoint: Checkpoint,
+        frontier: Frontier,
+        *,
+        may_step_back: bool = False,
+    ) -> None:
+        if self.work.owns_checkpoints:
+            moved = replace(
+                checkpoint,
+                last_event_time=frontier.complete_below(floor=self.floor),
+                last_cursor=frontier.to_cursor(),
+            )
+            save_checkpoint(
+                connection,
+                "missive",
+                "conversations",
+                mailbox,
+                checkpoint=moved,
+                may_step_back=may_step_back,
+            )
+
+    def _poll(self, mailbox: Mailbox) -> None:
+        """Read the first page of a mailbox; what it does not reach down to becomes a gap."""
+        checkpoint, frontier = self._load(mailbox)
+        page = self._first_page(mailbox, known=frontier.head is not None)
+        times = [moment for row in page.rows if (moment := activity_of(row)) is not None]
+        opened = frontier.opened(
+            times,
+            now=int(page.reply.date.timestamp()),
+            full=len(page.rows) >= page.limit,
+            overlap=self.overlap,
+            floor=self.floor,
+        )
+        if mailbox == "all":
+            self.work.report.of("conversations").checkpoint_before = checkpoint.last_event_time
+        self._store_page(page, fresh=True)
+        if opened != frontier:
+            with self.work.commit() as connection:
+                self._save(connection, mailbox, checkpoint, opened)
+
+    def _first_page(self, mailbox: Mailbox, *, known: bool) -> Page:
+        """Return the first page; where rows are known to be, an empty one is asked for again."""
+        page = self.api.fetch_conversations(mailbox)
+        for _ in range(EMPTY_READS if known else 0):
+            if page.rows:
+                break
+            page = self.api.fetch_conversations(mailbox)
+        return page
+
+    def _close_gaps(self, mailbox: Mailbox, *, history: bool) -> None:
+        """Read what is missing below the head; *history* is what lay there before the first pass."""
+        _, frontier = self._load(mailbox)
+        for gap in frontier.gaps:
+            if (gap.down_to is None or gap.down_to == self.floor) == history:
+                self._close_gap(mailbox, gap, history=history)
+
+    def _close_gap(self, mailbox: Mailbox, gap: Gap, *, history: bool) -> None:
+        checkpoint, frontier = self._load(mailbox)
+        done = 0
+        for step in walk_down(
+            lambda until: self.api.fetch_conversations(mailbox, until=until, fresh=not history),
+            time_of=activity_of,
+            start=gap.until,
+            still_there=self._still_there,
+        ):
+            self.store_rows(step.rows, step.page.reply, fresh=not history)
+            done += len(step.rows)
+            frontier = frontier.advanced(gap, oldest=step.oldest)
+            with self.work.commit() as connection:
+                self._save(connection, mailbox, checkpoint, frontier)
+            self.work.progress(f"conversations {mailbox}", phase="history" if history else "fresh", done=done)
+            reached = step.oldest is None or (gap.down_to is not None and step.oldest < gap.down_to)
+            if reached or (history and self.work.slice_is_over()):
+                return
+            gap = replace(gap, until=min(step.oldest or gap.until, gap.until))
+
+    def _still_there(self, moment: int) -> bool:
+        """Return whether a known conversation of that second still has it as its last activity."""
+        with self.work.read() as connection:
+            conversation_id = store.one_of_second(connection, datetime.fromtimestamp(moment, UTC))
+        if conversation_id is None:
+            return False
+        try:
+            row, _ = self.api.fetch_conversation(conversation_id)
+        except NotFoundError:
+            return False
+        return row.get("id") == conversation_id and activity_of(row) == moment
+
+    def _reread(self) -> None:
+        """Read again from a date or from the beginning, without touching the checkpoints."""
+        settings = self.work.settings
+        since = settings.instant(self.options.since)
+        floor = self.floor if self.options.full or since is None else to_unix(since)
+        until = settings.instant(self.options.until)
+        for mailbox in MAILBOXES:
+            done = 0
+            for step in walk_down(
+                lambda moment, mailbox=mailbox: self.api.fetch_conversations(  # type: ignore[misc]  # bound per loop
+                    mailbox, until=moment, fresh=False
+                ),
+                time_of=activity_of,
+                start=to_unix(until) if until else None,
+            ):
+                self.store_rows(step.rows, step.page.reply, fresh=False, complete=True)
+                done += len(step.rows)
+                self.work.progress(f"conversations {mailbox}", phase="reading again", done=done)
+                if step.oldest is not None and floor is not None and step.oldest < floor:
+                    break
+
+    def _store_page(self, page: Page, *, fresh: bool) -> None:
+        self.store_rows(page.rows, page.reply, fresh=fresh)
+
+    def store_rows(self, rows: Sequence[Json], reply: Reply, *, fresh: bool, complete: bool = False) -> None:
+        """Store listed conversations, and what is new in those whose messages and comments are due."""
+        self.work.note_reply(reply)
+        with self.work.read() as connection:
+            read_at = store.children_read_at(connection, [str(row.get("id")) for row in rows])
+        due: list[Json] = []
+        settled: list[Json] = []
+        for row in rows:
+            known = read_at.get(str(row.get("id")))
+            is_due = complete or known is None or activity_of(row) != to_unix(known)
+            (due if is_due and isinstance(row.get("id"), str) else settled).append(row)
+        if settled:
+            self._store_conversations(settled, reply)
+        for start in range(0, len(due), CONVERSATIONS_PER_BATCH):
+            batch = [Due(row, reply, complete) for row in due[start : start + CONVERSATIONS_PER_BATCH]]
+            self._store_due(batch, fresh=fresh)
+
+    def _store_conversations(self, rows: Iterable[Json], reply: Reply) -> None:
+        observed, problems = self._parse_conversations(rows, reply)
+        with self.work.commit() as connection:
+            counts = self.work.store(connection, CONVERSATIONS, observed, problems, cleaned=reply.cleaned)
+            store.unmerge(connection, counts.written_ids)
+
+    def _parse_conversations(
+        self, rows: Iterable[Json], reply: Reply
+    ) -> tuple[list[Observed], list[SetAside]]:
+        return self.work.parse(
+            "conversations", rows, reply, lambda row: parse_conversation(row, owner_id=self.owner_id)
+        )
+
+    # -- messages and comments -------------------------------------------------------------------------------
+
+    def _store_due(self, batch: list[Due], *, fresh: bool) -> None:
+        """Read what is new in a few conversations and store it with them, in one transaction."""
+        batch = [due for due in batch if self._read_lists(due, fresh=fresh)]
+        emails, email_problems, cleaned = self._read_bodies(batch, fresh=fresh)
+        comments, comment_problems = self._parse_comments(batch)
+        suspects: set[str] = set()
+        with self.work.commit() as connection:
+            for due in batch:
+                observed, problems = self._parse_conversations([due.row], due.reply)
+                counts = self.work.store(connection, CONVERSATIONS, observed, problems)
+                store.unmerge(connection, counts.written_ids)
+                self._mark_absent(connection, due)
+            moved_from = store.conversations_of(connection, [str(item.record.id) for item in emails])
+            counts = self.work.store(connection, EMAILS, emails, email_problems, cleaned=cleaned)
+            suspects = _left_behind(moved_from, emails, set(counts.written_ids))
+            if not self.scope.shows_everything and counts.written_ids:
+                apply_scope(connection, "missive", self.scope, ids=counts.written_ids)
+            self.work.store(connection, COMMENTS, comments, comment_problems)
+            for due in batch:
+                activity = activity_of(due.row)
+                if activity is not None:
+                    moment = datetime.fromtimestamp(activity, UTC)
+                    store.note_children_read(connection, due.id, moment)
+        self.refresh([item for item in suspects if item not in {due.id for due in batch}])
+
+    def _read_lists(self, due: Due, *, fresh: bool) -> bool:
+        """Read both lists of a conversation; return False where it turned out to be gone."""
+        with self.work.read() as connection:
+            messages = store.known_messages(connection, due.id)
+            comments = store.known_children(connection, COMMENTS, due.id)
+        try:
+            self._read_messages(due, messages, fresh=fresh)
+            self._read_comments(due, comments, fresh=fresh)
+        except NotFoundError:
+            if "users" not in due.row:  # a guest sees the conversation, not what is in it
+                return True
+            with self.work.commit() as connection:
+                observed, problems = self._parse_conversations([due.row], due.reply)
+                self.work.store(connection, CONVERSATIONS, observed, problems)
+                seq = self.work.session.last_seq
+                mark_missing(connection, CONVERSATIONS, [due.id], seq=seq, at=due.reply.date)
+            return False
+        except AccessError as error:
+            self.work.report.problems.append(f"conversation {due.id}: {error}")
+        return True
+
+    def _read_messages(self, due: Due, known: dict[str, bytes | None], *, fresh: bool) -> None:
+        """Collect message rows from the newest down to where everything below is known."""
+        count = due.row.get("messages_count")
+        found: set[str] = set()
+        ended = False
+        for page in self._children(due, "messages", fresh=fresh, expects=bool(count)):
+            for row in page.rows:
+                message_id = str(row.get("id"))
+                found.add(message_id)
+                if message_id not in known or known[message_id] != stub_digest(row):
+                    due.stubs[message_id] = (row, page.reply)
+            ended = len(page.rows) < page.limit
+            everything = isinstance(count, int) and len(found | known.keys()) == count
+            touches_known = bool(found & known.keys())
+            if not due.complete and everything and (touches_known or len(found) == count):
+                break
+            if not due.complete and not isinstance(count, int) and touches_known:
+                break
+        if ended:
+            due.absent_messages = [item for item in known if item not in found]
+
+    def _read_comments(self, due: Due, known: set[str], *, fresh: bool) -> None:
+        """Collect comments from the newest down to one that is known."""
+        found: set[str] = set()
+        ended = False
+        for page in self._children(due, "comments", fresh=fresh, expects=bool(known)):
+            due.comments += [(row, page.reply) for row in page.rows]
+            found |= {str(row.get("id")) for row in page.rows}
+            ended = len(page.rows) < page.limit
+            if not due.complete and found & known:
+                break
+        if ended:
+            due.absent_comments = [item for item in known if item not in found]
+
+    def _children(self, due: Due, kind: Children, *, fresh: bool, expects: bool) -> Iterable[Page]:
+        """Yield the pages of a list; an empty one where rows are expected is asked for again."""
+        first = self.api.fetch_children(due.id, kind, fresh=fresh)
+        for _ in range(EMPTY_READS if expects else 0):
+            if first.rows:
+                break
+            first = self.api.fetch_children(due.id, kind, fresh=fresh)
+        asked = [first]
+
+        def fetch(until: int | None) -> Page:
+            return (
+                asked.pop()
+                if until is None and asked
+                else self.api.fetch_children(due.id, kind, until=until, fresh=fresh)
+            )
+
+        for step in walk_down(fetch, time_of=lambda row: child_time(row, kind)):
+            self.work.note_reply(step.page.reply)
+            yield step.page
+
+    def _read_bodies(self, batch: list[Due], *, fresh: bool) -> tuple[list[Observed], list[SetAside], int]:
+        """Read the full messages that a batch of conversations needs, ten a call, and parse them."""
+        wanted = {key: (due, stub) for due in batch for key, stub in due.stubs.items()}
+        emails: list[Observed] = []
+        problems: list[SetAside] = []
+        cleaned: dict[int, int] = {}
+        for row, reply in self.api.fetch_messages(list(wanted), fresh=fresh):
+            due, (stub, _) = wanted[row["id"]]
+            observed, refused = self.work.parse(
+                "emails",
+                [row],
+                reply,
+                lambda row, due=due, stub=stub, reply=reply: parse_message(  # type: ignore[misc]  # bound per loop
+                    row, conversation_id=due.id, date=reply.date, stub_hash=stub_digest(stub)
+                ),
+            )
+            emails += observed
+            problems += refused
+            cleaned[reply.seq] = reply.cleaned
+        return emails, problems, sum(cleaned.values())
+
+    def _parse_comments(self, batch: list[Due]) -> tuple[list[Observed], list[SetAside]]:
+        comments: list[Observed] = []
+        problems: list[SetAside] = []
+        for due in batch:
+            for row, reply in due.comments:
+                observed, refused = self.work.parse(
+                    "comments",
+                    [row],
+                    reply,
+                    lambda row, due=due: parse_comment(row, conversation_id=due.id),  # type: ignore[misc]  # bound per loop
+                )
+                comments += observed
+                problems += refused
+        return comments, problems
+
+    def _mark_absent(self, connection: Connection, due: Due) -> None:
+        """Note messages and comments that a list read to its end no longer holds."""
+        for table, ids in ((EMAILS, due.absent_messages), (COMMENTS, due.absent_comments)):
+            mark_missing(connection, table, ids, seq=due.reply.seq, at=due.reply.date)
+
+    # -- single conversations --------------------------------------------------------------------------------
+
+    def refresh(self, ids: Sequence[str], *, complete: bool = False) -> list[str]:
+        """Read conversations again and store them; return those that answered 404.
+
+        An answer with another id is a merge: the alias is recorded and the children move (D5).
+        """
+        gone: list[str] = []
+        for conversation_id in dict.fromkeys(ids):
+            try:
+                row, reply = self.api.fetch_conversation(conversation_id)
+            except NotFoundError:
+                gone.append(conversation_id)
+                with self.work.commit() as connection:
+                    at = self.work.vendor_now or datetime.now(UTC)
+                    seq = self.work.session.last_seq
+                    mark_missing(connection, CONVERSATIONS, [conversation_id], seq=seq, at=at)
+                continue
+            merged = row.get("id") != conversation_id
+            if merged:
+                with self.work.commit() as connection:
+                    store.merge(connection, conversation_id, str(row["id"]), seq=reply.seq, at=reply.date)
+            self.store_rows([row], reply, fresh=True, complete=complete or merged)
+        return gone
+
+    def _retry(self) -> None:
+        """Try set-aside objects and unread conversations again, and look again at what was missing."""
+        with self.work.read() as connection:
+            conversations = due_set_aside(connection, "missive", "conversations")
+            messages = due_set_aside(connection, "missive", "emails")
+            comments = due_set_aside(connection, "missive", "comments")
+            conversations += store.conversations_of(connection, messages).values()
+            conversations += store.parents_of_set_aside(connection, [*messages, *comments])
+        self.refresh([item for item in conversations if not item.startswith("without-id-")], complete=True)
+        self.decide_missing()
+
+    def decide_missing(self, *, confirmed: bool = False) -> int:
+        """Look again at rows missing for at least ten minutes; return how many are gone for good."""
+        count = 0
+        ids, seq = self.work.missing_for_good(CONVERSATIONS, confirmed=confirmed)
+        if ids:
+            count += self._bury(CONVERSATIONS, self.refresh(ids), seq=seq)
+        ids, seq = self.work.missing_for_good(EMAILS, confirmed=confirmed)
+        if ids:
+            count += self._decide_messages(ids, seq=seq)
+        ids, seq = self.work.missing_for_good(COMMENTS, confirmed=confirmed)
+        if ids:
+            count += self._decide_comments(ids, seq=seq)
+        return count
+
+    def _bury(self, table: Table, ids: Sequence[str], *, seq: int) -> int:
+        with self.work.commit() as connection:
+            at = self.work.vendor_now or datetime.now(UTC)
+            count = tombstone(connection, table, ids, seq=seq, at=at, evidence="absence")
+            if table is CONVERSATIONS:
+                store.bury_children(connection, ids, seq=seq, at=at)
+        self.work.report.of(table.stream).deleted += count
+        return count
+
+    def _decide_messages(self, ids: Sequence[str], *, seq: int) -> int:
+        """Read missing messages themselves; a 404 counts while their conversation can be read."""
+        with self.work.read() as connection:
+            parents = store.conversations_of(connection, ids)
+        found: set[str] = set()
+        for row, reply in self.api.fetch_messages(list(ids)):
+            found.add(str(row["id"]))
+            observed, problems = self.work.parse(
+                "emails",
+                [row],
+                reply,
+                lambda row, reply=reply: parse_message(  # type: ignore[misc]  # bound per loop
+                    row, conversation_id=parents.get(str(row["id"])), date=reply.date
+                ),
+            )
+            with self.work.commit() as connection:
+                self.work.store(connection, EMAILS, observed, problems)
+        gone = [item for item in ids if item not in found]
+        readable = {item: self._is_readable(item) for item in {parents.get(key) for key in gone}}
+        hidden = [item for item in gone if not readable[parents.get(item)]]
+        with self.work.commit() as connection:
+            mark_inaccessible(connection, EMAILS, hidden, seq=seq)
+        return self._bury(EMAILS, [item for item in gone if item not in hidden], seq=seq)
+
+    def _is_readable(self, conversation_id: str | None) -> bool:
+        if conversation_id is None:
+            return False
+        try:
+            self.api.fetch_conversation(conversation_id)
+        except (NotFoundError, AccessError):
+            return False
+        return True
+
+    def _decide_comments(self, ids: Sequence[str], *, seq: int) -> int:
+        """Read the comments of their conversations once more; what is absent again is gone."""
+        with self.work.read() as connection:
+            parents = store.conversations_of(connection, ids, table=COMMENTS)
+        self.refresh(sorted(set(parents.values())), complete=True)
+        with self.work.read() as connection:
+            still = store.still_missing(connection, COMMENTS, ids)
+        return self._bury(COMMENTS, still, seq=seq)
+
+    def _note_lag(self) -> None:
+        """Note how far the checkpoint of the main mailbox lies behind the vendor's clock."""
+        figures = self.work.report.of("conversations")
+        for mailbox in MAILBOXES:
+            checkpoint, frontier = self._load(mailbox)
+            if frontier.gaps:
+                self.work.report.complete = False
+            if mailbox == "all":
+                figures.checkpoint_after = checkpoint.last_event_time
+                if checkpoint.last_event_time and self.work.vendor_now:
+                    lag: timedelta = self.work.vendor_now - checkpoint.last_event_time
+                    figures.lag_seconds = lag.total_seconds()
+
+
+def _left_behind(before: dict[str, str], emails: Iterable[Observed], written: set[Any]) -> set[str]:
+    """Return conversations that messages have moved out of: they may have been merged away."""
+    suspects = set()
+    for item in emails:
+        old = before.get(str(item.record.id))
+        new = getattr(item.record, "conversation_id", None)
+        if old is not None and new is not None and old != new and item.record.id in written:
+            suspects.add(old)
+    return suspects

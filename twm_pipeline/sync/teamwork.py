@@ -1,0 +1,498 @@
+"""A pass over Teamwork: tasks by what changed, deleted ones, restored ones, directories on a slower beat."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from twm_pipeline.errors import AccessError, NotFoundError, PagingError, RecordError
+from twm_pipeline.mirror.checkpoints import (
+    Checkpoint,
+    due_set_aside,
+    from_iso,
+    load_checkpoint,
+    save_checkpoint,
+    to_iso,
+)
+from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
+from twm_pipeline.mirror.tables import DIRECTORIES, TASKS, table_of
+from twm_pipeline.mirror.tombstones import mark_inaccessible, mark_missing, tombstone
+from twm_pipeline.mirror.upserts import Observed, insert_unknown
+from twm_pipeline.sources.fields import read_iso
+from twm_pipeline.sources.teamwork import (
+    IDS_PER_CALL,
+    INCLUDED,
+    PARSERS,
+    Page,
+    TeamworkSource,
+    parse_task,
+    to_param,
+    updated_at,
+)
+from twm_pipeline.sync.engine import Pass, PassOptions, ensure_account
+from twm_pipeline.sync.plan import is_wider
+from twm_pipeline.sync.walks import ONE_SECOND, walk_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from twm_pipeline.http import Reply
+    from twm_pipeline.mirror.checkpoints import Account
+    from twm_pipeline.mirror.tables import Table
+
+logger = logging.getLogger(__name__)
+
+PROBE_ROWS = 50
+
+
+class TeamworkPass:
+    """The steps of a pass over one site; `run` takes them in their order."""
+
+    def __init__(self, work: Pass, options: PassOptions) -> None:
+        self.work = work
+        self.options = options
+        self.api = TeamworkSource(work.session)
+        self.overlap = max(timedelta(seconds=work.settings.backfill_overlap_seconds), ONE_SECOND)
+        self.account: Account = ensure_account(work, identify=self._identify)
+        settings = work.settings
+        self.scope = Scope(
+            process_after=settings.instant(settings.teamwork_process_after),
+            completed_before=(
+                None if settings.include_completed_tasks_on_initial_sync else self.account.first_import_at
+            ),
+            excluded_projects=settings.teamwork_excluded_projects,
+            excluded_companies=settings.teamwork_excluded_companies,
+        )
+
+    def _identify(self) -> tuple[str, str | None, Reply]:
+        reply = self.api.fetch_me()
+        person = reply.data.get("person") if isinstance(reply.data, dict) else None
+        owner = str(person.get("id")) if isinstance(person, dict) else None
+        return str(self.work.settings.teamwork_base_url), owner, reply
+
+    def run(self) -> None:
+        """Do one pass: fresh changes first, then what has to be tried again, then history."""
+        self._follow_scope()
+        if self.options.ids:
+            self.refresh([int(item) for item in self.options.ids])
+            return
+        if self.options.wants("tasks"):
+            if self.options.moves_checkpoints:
+                self._poll_tasks()
+            else:
+                self._reread_tasks()
+            self._read_deleted()
+            self._read_undeleted()
+            self._retry()
+        self._read_due_directories()
+        if self.options.wants("tasks") and self.options.moves_checkpoints and self.options.history:
+            self._read_history()
+        self._note_lag()
+
+    # -- scope -----------------------------------------------------------------------------------------------
+
+    def _follow_scope(self) -> None:
+        """Hide and show all rows anew when a setting of the scope changed."""
+        if self.scope.to_json() == self.account.scope:
+            return
+        with self.work.commit() as connection:
+            apply_scope(connection, "teamwork", self.scope)
+            remember_scope(connection, "teamwork", self.scope)
+
+    def _created_after(self) -> dict[str, str]:
+        """Return the parameter that leaves older tasks out; its bound may be exclusive."""
+        if self.scope.process_after is None:
+            return {}
+        return {"createdAfter": to_param(self.scope.process_after - ONE_SECOND)}
+
+    # -- tasks -----------------------------------------------------------------------------------------------
+
+    def _poll_tasks(self) -> None:
+        """Read what changed since the live head; before the first pass, find where the head is."""
+        with self.work.read() as connection:
+            checkpoint = load_checkpoint(connection, "teamwork", "tasks")
+        if checkpoint is None:
+            checkpoint = self._first_checkpoint()
+            if checkpoint is None:
+                return
+        checkpoint = self._widen(checkpoint)
+        head = from_iso(checkpoint.last_cursor.get("head"))
+        figures = self.work.report.of("tasks")
+        figures.checkpoint_before = checkpoint.last_event_time
+        for step in walk_up(self.fetcher(fresh=True), start=head - self.overlap if head else None):
+            head = max(filter(None, (head, step.newest)), default=None)
+            cursor = {**checkpoint.last_cursor, "head": to_iso(head)}
+            checkpoint = replace(checkpoint, last_cursor=cursor)
+            self.store_tasks(step.pages, checkpoint=checkpoint)
+        figures.checkpoint_after = _complete_below(checkpoint)
+
+    def fetcher(self, *, fresh: bool) -> Callable[[datetime | None, int], Page]:
+        """Return what asks for page *n* of the living tasks updated after an instant."""
+        extra = self._created_after()
+        return lambda after, number: self.api.fetch_tasks(
+            updated_after=after, page=number, extra=extra, fresh=fresh
+        )
+
+    def _first_checkpoint(self) -> Checkpoint | None:
+        """Return a checkpoint at the newest task, with everything before it as history, or None if empty.
+
+        The head then follows fresh changes from the first minute, however long the history takes.
+        """
+        page = self.api.fetch_tasks(page_size=PROBE_ROWS, newest_first=True, extra=self._created_after())
+        self.work.note_reply(page.reply)
+        newest = max(_honest(page), default=None)
+        if newest is None and not page.rows:
+            return None
+        history = {"after": None, "until": to_iso(newest)}
+        return Checkpoint(
+            last_cursor={"head": to_iso(newest), "history": history if newest else None},
+            scope=to_iso(self.scope.process_after) or "",
+        )
+
+    def _widen(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return the checkpoint with a history to read when the start date moved back."""
+        now = to_iso(self.scope.process_after) or ""
+        if checkpoint.scope == now:
+            return checkpoint
+        cursor = dict(checkpoint.last_cursor)
+        if is_wider(from_iso(checkpoint.scope or None), self.scope.process_after):
+            cursor["history"] = {"after": None, "until": cursor.get("head")}
+        widened = replace(checkpoint, scope=now, last_cursor=cursor)
+        with self.work.commit() as connection:
+            self._save(connection, widened, may_step_back=True)
+        return widened
+
+    def _save(self, connection: Connection, checkpoint: Checkpoint, *, may_step_back: bool = False) -> None:
+        if self.work.owns_checkpoints:
+            complete = replace(checkpoint, last_event_time=_complete_below(checkpoint))
+            save_checkpoint(connection, "teamwork", "tasks", checkpoint=complete, may_step_back=may_step_back)
+
+    def _read_history(self) -> None:
+        """Go on with the tasks that were there before the first pass, oldest first."""
+        with self.work.read() as connection:
+            checkpoint = load_checkpoint(connection, "teamwork", "tasks")
+        history = checkpoint.last_cursor.get("history") if checkpoint else None
+        if checkpoint is None or not history:
+            return
+        after, until = from_iso(history["after"]), from_iso(history["until"])
+        done = 0
+        for step in walk_up(self.fetcher(fresh=False), start=after - ONE_SECOND if after else None):
+            finished = not step.pages[-1].has_more or bool(step.newest and until and step.newest > until)
+            rest = None if finished else {"after": to_iso(step.newest), "until": to_iso(until)}
+            checkpoint = replace(checkpoint, last_cursor={**checkpoint.last_cursor, "history": rest})
+            done += sum(len(page.rows) for page in step.pages)
+            self.store_tasks(step.pages, checkpoint=checkpoint)
+            self.work.progress("tasks", phase="history", done=done)
+            if finished or self.work.slice_is_over():
+                break
+        self.work.report.of("tasks").checkpoint_after = _complete_below(checkpoint)
+
+    def _reread_tasks(self) -> None:
+        """Read again from a date or from the beginning, without touching the checkpoint."""
+        settings = self.work.settings
+        since = None if self.options.full else settings.instant(self.options.since)
+        until = settings.instant(self.options.until)
+        done = 0
+        for step in walk_up(self.fetcher(fresh=False), start=since - ONE_SECOND if since else None):
+            done += sum(len(page.rows) for page in step.pages)
+            self.store_tasks(step.pages)
+            self.work.progress("tasks", phase="reading again", done=done)
+            if until and step.newest and step.newest > until:
+                break
+
+    def store_tasks(self, pages: Iterable[Page], *, checkpoint: Checkpoint | None = None) -> list[int]:
+        """Store pages of tasks with what came along with them; return the ids stored as living."""
+        living: list[int] = []
+        with self.work.commit() as connection:
+            for page in pages:
+                self._store_included(connection, page)
+                observed, problems = self.work.parse("tasks", page.rows, page.reply, _with_date(page.reply))
+                counts = self.work.store(connection, TASKS, observed, problems, cleaned=page.reply.cleaned)
+                if not self.scope.shows_everything and counts.written_ids:
+                    apply_scope(connection, "teamwork", self.scope, ids=counts.written_ids)
+                living += [int(item.record.id) for item in observed if not item.record.deleted]
+            if checkpoint is not None:
+                self._save(connection, checkpoint)
+        return living
+
+    def _store_included(self, connection: Connection, page: Page) -> None:
+        """Store side-loaded rows that are not known yet; the directory replaces them later."""
+        for name, stream in INCLUDED.items():
+            rows = page.included.get(name)
+            if rows:
+                usable = []
+                for row in rows.values():
+                    try:
+                        record = PARSERS[stream](row, date=page.reply.date)
+                    except (RecordError, AttributeError):
+                        continue  # its id is shown instead of its name until the directory is read
+                    usable.append(Observed(record=record, seq=page.reply.seq))
+                insert_unknown(connection, table_of("teamwork", stream), usable)
+
+    # -- deleted and restored --------------------------------------------------------------------------------
+
+    def read_deleted_in_full(self) -> None:
+        """Read the whole feed of deleted tasks."""
+        self._read_deleted(in_full=True)
+
+    def _read_deleted(self, *, in_full: bool = False) -> None:
+        """Read the feed of deleted tasks; its checkpoint is the newest `deletedAt`."""
+        with self.work.read() as connection:
+            checkpoint = load_checkpoint(connection, "teamwork", "tasks", "deleted") or Checkpoint()
+        last = checkpoint.last_event_time
+        from_start = in_full or last is None or not self.options.moves_checkpoints
+        after = None if from_start or last is None else last - self.overlap
+        newest = last
+        for step in walk_up(
+            lambda key, number: self.api.fetch_deleted_tasks(
+                deleted_after=after, updated_after=key, page=number
+            ),
+            start=None,
+        ):
+            before = self.work.report.of("tasks").written
+            self.store_tasks(step.pages)
+            self.work.report.of("tasks").deleted += self.work.report.of("tasks").written - before
+            moments = [moment for page in step.pages for moment in _deletions(page)]
+            newest = max([*moments, newest] if newest else moments, default=None)
+        if newest is not None and newest != last:
+            self._save_feed("deleted", newest)
+
+    def _save_feed(self, feed: str, moment: datetime) -> None:
+        if self.work.owns_checkpoints and self.options.moves_checkpoints:
+            with self.work.commit() as connection:
+                save_checkpoint(
+                    connection, "teamwork", "tasks", feed, checkpoint=Checkpoint(last_event_time=moment)
+                )
+
+    def _read_undeleted(self) -> None:
+        """Read the activity feed for restored tasks: a restore need not move `updatedAt`."""
+        with self.work.read() as connection:
+            checkpoint = load_checkpoint(connection, "teamwork", "tasks", "activity") or Checkpoint()
+        last = checkpoint.last_event_time
+        try:
+            ids, newest = self.api.fetch_undeleted(
+                since=(last or self.account.first_import_at) - self.overlap
+            )
+        except AccessError as error:
+            self.work.report.problems.append(f"restored tasks are found by reconcile only: {error}")
+            return
+        self.refresh(ids)
+        if newest is not None and newest != last:
+            self._save_feed("activity", newest)
+
+    # -- single objects --------------------------------------------------------------------------------------
+
+    def refresh(self, ids: Sequence[int]) -> list[int]:
+        """Read *ids* again and store them; return those that nothing was found of (404 each)."""
+        gone: list[int] = []
+        for start in range(0, len(ids), IDS_PER_CALL):
+            chunk = list(ids[start : start + IDS_PER_CALL])
+            page = self.api.fetch_tasks_by_id(chunk)
+            found = {row.get("id") for row in page.rows}
+            self.store_tasks([page])
+            if rest := [item for item in chunk if item not in found]:
+                gone += self._refresh_hidden(rest)
+        return gone
+
+    def _refresh_hidden(self, ids: list[int]) -> list[int]:
+        """Read tasks that the list does not show: deleted ones in one call, the others one by one."""
+        deleted = self.api.fetch_tasks(
+            page_size=max(len(ids), 2),
+            extra={"ids": ",".join(map(str, ids)), "deletedOnly": "true", "showDeleted": "true"},
+        )
+        wanted = [row for row in deleted.rows if row.get("id") in ids]
+        self.store_tasks([replace(deleted, rows=wanted)])
+        found = {row.get("id") for row in wanted}
+        gone = []
+        for task_id in ids:
+            if task_id in found:
+                continue
+            try:
+                self.store_tasks([self.api.fetch_task(task_id)])
+            except NotFoundError:
+                gone.append(task_id)
+        if gone:
+            self._note_missing(TASKS, gone, reply=deleted.reply)
+        return gone
+
+    def _note_missing(self, table: Table, ids: Sequence[int], *, reply: Reply) -> None:
+        self.work.note_reply(reply)
+        with self.work.commit() as connection:
+            mark_missing(connection, table, ids, seq=reply.seq, at=reply.date)
+
+    def _retry(self) -> None:
+        """Try set-aside tasks again, and look again at those that answered 404 ten minutes ago."""
+        with self.work.read() as connection:
+            due = due_set_aside(connection, "teamwork", "tasks")
+        ids = [int(item) for item in due if item.isdigit()]
+        if ids:
+            self.refresh(ids)
+        self.decide_missing(TASKS)
+
+    def decide_missing(self, table: Table, *, confirmed: bool = False) -> int:
+        """Look again at rows missing for at least ten minutes; return how many are gone for good."""
+        ids, seq = self.work.missing_for_good(table, confirmed=confirmed)
+        if not ids:
+            return 0
+        gone = self.refresh(ids) if table is TASKS else self._refresh_directory(table, ids)
+        deleted, hidden = self._split_by_parent(table, gone)
+        figures = self.work.report.of(table.stream)
+        with self.work.commit() as connection:
+            figures.written += mark_inaccessible(connection, table, hidden, seq=seq)
+            count = tombstone(connection, table, deleted, seq=seq, at=self._vendor_now(), evidence="absence")
+        figures.deleted += count
+        return count
+
+    def _vendor_now(self) -> datetime:
+        if self.work.vendor_now is None:
+            msg = "nothing has been read yet"
+            raise PagingError(msg)
+        return self.work.vendor_now
+
+    def _refresh_directory(self, table: Table, ids: Sequence[int]) -> list[int]:
+        gone = []
+        for object_id in ids:
+            try:
+                row, reply = self.api.fetch_one(table.stream, object_id)
+            except NotFoundError:
+                gone.append(object_id)
+                continue
+            self.store_directory_rows(table, Page(rows=[row], included={}, has_more=False, reply=reply))
+        return gone
+
+    def _split_by_parent(self, table: Table, ids: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return (deleted, inaccessible): a 404 is a deletion only while the parent can be read (D5)."""
+        if table is not TASKS or not ids:
+            return list(ids), []
+        with self.work.read() as connection:
+            rows = connection.execute(
+                text(
+                    "SELECT t.id, l.project_id FROM teamwork.tasks t"
+                    " LEFT JOIN teamwork.tasklists l ON l.id = t.tasklist_id WHERE t.id = ANY(:ids)"
+                ),
+                {"ids": list(ids)},
+            ).all()
+        readable = {project: self._can_read_project(project) for project in {row.project_id for row in rows}}
+        deleted = [row.id for row in rows if readable[row.project_id]]
+        return deleted, [row.id for row in rows if not readable[row.project_id]]
+
+    def _can_read_project(self, project_id: int | None) -> bool:
+        if project_id is None:
+            return False
+        try:
+            self.api.fetch_one("projects", project_id)
+        except (NotFoundError, AccessError):
+            return False
+        return True
+
+    # -- directories -----------------------------------------------------------------------------------------
+
+    def _read_due_directories(self) -> None:
+        """Read every directory whose beat has come, completely."""
+        for table in DIRECTORIES:
+            if self.options.wants(table.stream) and self._is_due(table):
+                try:
+                    self.read_directory(table)
+                except AccessError as error:
+                    self.work.report.problems.append(f"{table.stream}: {error}")
+                    logger.warning("teamwork %s is skipped: %s", table.stream, error)
+
+    def _is_due(self, table: Table) -> bool:
+        if self.options.directories is not None:
+            return self.options.directories
+        if self.options.streams or not self.options.moves_checkpoints:
+            return True
+        with self.work.read() as connection:
+            checkpoint = load_checkpoint(connection, "teamwork", table.stream)
+        if checkpoint is None or checkpoint.last_event_time is None or self.work.vendor_now is None:
+            return True
+        beat = timedelta(seconds=self.work.settings.directory_interval_seconds)
+        return self.work.vendor_now - checkpoint.last_event_time >= beat
+
+    def read_directory(self, table: Table) -> set[int]:
+        """Read a directory in full and store it; return the ids it holds."""
+        found: set[int] = set()
+        began: datetime | None = None
+        for page in self.api.fetch_directory(table.stream):
+            began = began or page.reply.date
+            found |= self.store_directory_rows(table, page)
+        if began is not None:
+            with self.work.commit() as connection:
+                if self.scope.excludes:
+                    apply_scope(connection, "teamwork", self.scope)
+                if self.work.owns_checkpoints:
+                    save_checkpoint(
+                        connection, "teamwork", table.stream, checkpoint=Checkpoint(last_event_time=began)
+                    )
+        return found
+
+    def list_directory(self, table: Table) -> set[int]:
+        """Return the ids a directory holds, without storing anything."""
+        found: set[int] = set()
+        for page in self.api.fetch_directory(table.stream):
+            self.work.note_reply(page.reply)
+            found |= {int(row["id"]) for row in page.rows if str(row.get("id")).isdigit()}
+        return found
+
+    def note_absent(self, table: Table, ids: Sequence[int]) -> None:
+        """Note rows that a directory read in full does not hold."""
+        if self.work.vendor_now is not None:
+            with self.work.commit() as connection:
+                seq = self.work.session.last_seq
+                mark_missing(connection, table, ids, seq=seq, at=self.work.vendor_now)
+
+    def store_directory_rows(self, table: Table, page: Page) -> set[int]:
+        """Store a page of a directory; return its ids."""
+        observed, problems = self.work.parse(
+            table.stream, page.rows, page.reply, lambda row: PARSERS[table.stream](row, date=page.reply.date)
+        )
+        with self.work.commit() as connection:
+            self.work.store(connection, table, observed, problems, cleaned=page.reply.cleaned)
+        return {int(item.record.id) for item in observed}
+
+    def _note_lag(self) -> None:
+        """Note how far the checkpoint lies behind the vendor's clock."""
+        figures = self.work.report.of("tasks")
+        with self.work.read() as connection:
+            checkpoint = load_checkpoint(connection, "teamwork", "tasks")
+        if checkpoint and checkpoint.last_cursor.get("history"):
+            self.work.report.complete = False
+        if checkpoint and checkpoint.last_event_time and self.work.vendor_now:
+            figures.lag_seconds = (self.work.vendor_now - checkpoint.last_event_time).total_seconds()
+
+
+def _with_date(reply: Reply) -> Callable[[dict[str, Any]], Any]:
+    return lambda row: parse_task(row, date=reply.date)
+
+
+def _honest(page: Page) -> list[datetime]:
+    """Return the updates on a page that are not later than the answer itself."""
+    return _moments(page, updated_at)
+
+
+def _deletions(page: Page) -> list[datetime]:
+    return _moments(page, lambda row: read_iso(row, "deletedAt"))
+
+
+def _moments(page: Page, read: Callable[[dict[str, Any]], datetime | None]) -> list[datetime]:
+    moments = []
+    for row in page.rows:
+        try:
+            moment = read(row)
+        except RecordError:
+            continue
+        if moment is not None and moment <= page.reply.date:
+            moments.append(moment)
+    return moments
+
+
+def _complete_below(checkpoint: Checkpoint) -> datetime | None:
+    """Return the instant below which no task is missing: the history's place while there is one."""
+    history = checkpoint.last_cursor.get("history")
+    return from_iso(history["after"] if history else checkpoint.last_cursor.get("head"))

@@ -1,0 +1,256 @@
+"""Walks through the vendors' lists that miss no row and end only with a proof.
+
+Teamwork is walked upwards by `updatedAt`, Missive downwards by `until`. Both yield what has not been seen and
+the place up to which everything has been yielded, so that a caller can commit both after every step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twm_pipeline.errors import PagingError, RecordError
+from twm_pipeline.sources.teamwork import updated_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from twm_pipeline.records import Json
+    from twm_pipeline.sources import missive, teamwork
+
+P = TypeVar("P")
+
+ONE_SECOND = timedelta(seconds=1)
+MAX_READS_OF_A_BLOCK = 8
+MAX_PAGES_OF_A_BLOCK = 2000
+ASKS = 3
+REMEMBERED_PAGES = 3
+"""Of a downward walk; a row can only come again within a second of where it was seen first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpStep:
+    """Pages of tasks to store now, and the newest update below which everything has been yielded."""
+
+    pages: tuple[teamwork.Page, ...]
+    newest: datetime | None
+
+
+def walk_up(
+    fetch: Callable[[datetime | None, int], teamwork.Page], *, start: datetime | None
+) -> Iterator[UpStep]:
+    """Yield the rows of a list ordered by `updatedAt`, from *start* to the end.
+
+    Page numbers shift whenever a row is touched, so each page is page 1 of a query that starts one second
+    before the newest row read. Only where a page does not raise that newest row (many rows of one second) are
+    further page numbers read, and believed when two reads agree (DESIGN D3).
+
+    Args:
+        fetch: Returns page *n* of the rows updated after an instant.
+        start: Where to begin; None: at the oldest row.
+
+    Raises:
+        PagingError: If the list contradicts itself again and again.
+    """
+    newest = start
+    after = start
+    seen: set[tuple[Any, Any]] = set()
+    while True:
+        pages = [_fetch_up(fetch, after, 1)]
+        raised = _newest_of(pages[0], newest)
+        if raised == newest and pages[0].has_more:
+            pages, raised = _read_block(fetch, after, newest)
+        yield UpStep(pages=_only_new(pages, seen), newest=raised)
+        if not pages[-1].has_more:
+            return
+        # Only rows of the last second read can come again: nothing older has to be remembered.
+        seen = _keys_of(pages)
+        newest = raised
+        after = newest - ONE_SECOND if newest is not None else None
+
+
+def _fetch_up(
+    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, number: int
+) -> teamwork.Page:
+    return _consistent(lambda: fetch(after, number), lambda page: _check_order(page, after))
+
+
+def _consistent(ask: Callable[[], P], check: Callable[[P], str | None]) -> P:
+    """Return an answer that *check* has nothing against, asking again a bounded number of times."""
+    problem = None
+    for _ in range(ASKS):
+        page = ask()
+        problem = check(page)
+        if problem is None:
+            return page
+    raise PagingError(f"{problem} ({ASKS} times)")
+
+
+def _honest_updates(page: teamwork.Page) -> list[datetime]:
+    """Return the rows' updates in order, without unreadable ones and those later than the answer itself."""
+    updates = []
+    for row in page.rows:
+        try:
+            moment = updated_at(row)
+        except RecordError:
+            continue
+        if moment is not None and moment <= page.reply.date:
+            updates.append(moment)
+    return updates
+
+
+def _newest_of(page: teamwork.Page, newest: datetime | None) -> datetime | None:
+    updates = _honest_updates(page)
+    return max([*updates, newest]) if newest else max(updates, default=None)
+
+
+def _check_order(page: teamwork.Page, after: datetime | None) -> str | None:
+    """Return what is wrong with a page that is not the answer to its query."""
+    updates = _honest_updates(page)
+    if any(later < earlier for earlier, later in pairwise(updates)):
+        return "Teamwork: a list asked for in the order of updates came in another one"
+    if after is not None and updates and updates[0] < after.replace(microsecond=0):
+        return "Teamwork: a list of updates holds older rows than were asked for"
+    return None
+
+
+def _keys_of(pages: Iterable[teamwork.Page]) -> set[tuple[Any, Any]]:
+    return {(row.get("id"), row.get("updatedAt")) for page in pages for row in page.rows}
+
+
+def _only_new(pages: Iterable[teamwork.Page], seen: set[tuple[Any, Any]]) -> tuple[teamwork.Page, ...]:
+    """Return *pages* without rows that were yielded in this very version a step before."""
+    return tuple(
+        replace(page, rows=[row for row in page.rows if (row.get("id"), row.get("updatedAt")) not in seen])
+        for page in pages
+    )
+
+
+def _read_block(
+    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, newest: datetime | None
+) -> tuple[list[teamwork.Page], datetime | None]:
+    """Return pages 1, 2, 3 … up to the one that raises *newest*, read until two reads agree."""
+    everything: list[teamwork.Page] = []
+    before: set[tuple[Any, Any]] | None = None
+    for _ in range(MAX_READS_OF_A_BLOCK):
+        pages, raised = _read_block_once(fetch, after, newest)
+        everything = [*everything, *pages]
+        found = _keys_of(pages)
+        if found == before:
+            return everything, raised
+        before = found
+    msg = f"Teamwork: rows of one second changed during {MAX_READS_OF_A_BLOCK} reads"
+    raise PagingError(msg)
+
+
+def _read_block_once(
+    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, newest: datetime | None
+) -> tuple[list[teamwork.Page], datetime | None]:
+    pages: list[teamwork.Page] = []
+    for number in range(1, MAX_PAGES_OF_A_BLOCK):
+        page = _fetch_up(fetch, after, number)
+        if pages and page.rows and _keys_of([page]) == _keys_of(pages[-1:]):
+            msg = f"Teamwork: page {number} repeats page {number - 1}"
+            raise PagingError(msg)
+        pages.append(page)
+        raised = _newest_of(page, newest)
+        if not page.has_more or raised != newest:
+            return pages, raised
+    msg = f"Teamwork: more than {MAX_PAGES_OF_A_BLOCK} pages of one second"
+    raise PagingError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownStep:
+    """Rows to store now. `oldest`: everything above it has been yielded; None: the list has ended."""
+
+    page: missive.Page
+    rows: tuple[Json, ...]
+    oldest: int | None
+
+
+def walk_down(
+    fetch: Callable[[int | None], missive.Page],
+    *,
+    time_of: Callable[[Json], int | None],
+    start: int | None = None,
+    still_there: Callable[[int], bool] = lambda _: False,
+) -> Iterator[DownStep]:
+    """Yield the rows of a list that is paged by `until`, from the newest (or *start*) down to its end.
+
+    Whether `until` includes its own second is not documented for every list, and a second may have more rows
+    than a page. So the next page is asked for with the second above the oldest row (which shows that row
+    again under either answer), then with its own, then with the one below; only a page shorter than its limit
+    ends the walk, and an empty one only where the row that must be on it has moved away.
+
+    Args:
+        fetch: Returns the page for an `until`.
+        time_of: The Unix seconds by which the list is ordered.
+        start: Inclusive place to begin; None: at the top.
+        still_there: Whether a row of that second is known to be still in its place.
+
+    Raises:
+        PagingError: If the list contradicts itself again and again.
+    """
+    recent: deque[set[Any]] = deque(maxlen=REMEMBERED_PAGES)
+    boundary = start
+    while True:
+        page, rows = _next_page(fetch, boundary, set().union(*recent), time_of)
+        if not page.rows and boundary is not None and still_there(boundary):
+            msg = "Missive: an empty page where a row is known to be"
+            raise PagingError(msg)
+        recent.append({row.get("id") for row in page.rows})
+        times = [moment for row in page.rows if (moment := _honest(row, page, time_of)) is not None]
+        ended = len(page.rows) < page.limit or not times
+        oldest = None if ended else min(times)
+        yield DownStep(page=page, rows=tuple(rows), oldest=oldest)
+        if oldest is None:
+            return
+        boundary = oldest
+
+
+def _honest(row: Json, page: missive.Page, time_of: Callable[[Json], int | None]) -> int | None:
+    moment = time_of(row)
+    return moment if moment is not None and moment <= page.reply.date.timestamp() else None
+
+
+def _next_page(
+    fetch: Callable[[int | None], missive.Page],
+    boundary: int | None,
+    seen: set[Any],
+    time_of: Callable[[Json], int | None],
+) -> tuple[missive.Page, list[Json]]:
+    """Return the next page and its unseen rows; a short page counts even without any."""
+    page: missive.Page
+    for until in (None,) if boundary is None else (boundary + 1, boundary, boundary - 1):
+        page = _ask_down(fetch, until, time_of)
+        rows = [row for row in page.rows if row.get("id") not in seen]
+        if rows or len(page.rows) < page.limit:
+            return page, rows
+    msg = f"Missive: paging is stuck at {boundary}"
+    raise PagingError(msg)
+
+
+def _ask_down(
+    fetch: Callable[[int | None], missive.Page], until: int | None, time_of: Callable[[Json], int | None]
+) -> missive.Page:
+    """Return the page for *until*; an empty one is asked for again before it is believed."""
+
+    def check(page: missive.Page) -> str | None:
+        times = [moment for row in page.rows if (moment := _honest(row, page, time_of)) is not None]
+        if any(later > earlier for earlier, later in pairwise(times)):
+            return "Missive: a list is not in the order of its time"
+        if until is not None and times and times[0] > until:
+            return "Missive: a page holds newer rows than were asked for"
+        return None
+
+    page: missive.Page = _consistent(lambda: fetch(until), check)
+    if until is not None:
+        for _ in range(ASKS - 1):
+            if page.rows:
+                break
+            page = _consistent(lambda: fetch(until), check)
+    return page

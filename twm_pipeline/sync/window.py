@@ -1,0 +1,259 @@
+"""The loop of DESIGN D2: one window per source, poll when due, fresh changes before history."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from twm_pipeline.errors import (
+    ConfigError,
+    DatabaseUnavailableError,
+    RetriableError,
+    TwmError,
+    WindowClosedError,
+)
+from twm_pipeline.labels import load_categories
+from twm_pipeline.mirror.checkpoints import note_outcome
+from twm_pipeline.mirror.schema import categorize, migrate
+from twm_pipeline.sync.engine import PassOptions, PassReport, open_pass
+from twm_pipeline.sync.missive import MissivePass
+from twm_pipeline.sync.reconcile import ReconcileOptions, reconcile
+from twm_pipeline.sync.teamwork import TeamworkPass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection, Engine
+
+    from twm_pipeline.records import Source
+    from twm_pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+WINDOW_LOCK = 74_770_002
+WINDOW_NUMBERS: dict[Source, int] = {"teamwork": 1, "missive": 2}
+LOCK_CHECK_SECONDS = 5.0
+PAUSE_AFTER_OUTAGE_SECONDS = 15.0
+LONGEST_SLEEP_SECONDS = 1.0
+
+
+def prepare(engine: Engine, settings: Settings) -> list[str]:
+    """Bring the mirror up to date and apply the label categories; return what is wrong with the latter.
+
+    An invalid categories file stops nothing: the columns stay as they were.
+    """
+    migrate(engine)
+    try:
+        categorize(engine, load_categories(settings.label_categories_file))
+    except ConfigError as error:
+        logger.error("%s", error)  # noqa: TRY400 - an operator's mistake needs no traceback
+        return [str(error)]
+    return []
+
+
+@dataclass
+class WindowLock:
+    """The lock of a source's window, held by a connection of its own."""
+
+    connection: Connection
+    checked: float = 0.0
+
+    def verify(self) -> None:
+        """Pass while the connection that holds the lock lives, asking it every few seconds.
+
+        Raises:
+            WindowClosedError: If it is gone, and the lock with it.
+        """
+        now = time.monotonic()
+        if now - self.checked < LOCK_CHECK_SECONDS:
+            return
+        try:
+            self.connection.execute(text("SELECT 1"))
+        except DBAPIError as error:
+            msg = "The connection that held the window's lock is gone."
+            raise WindowClosedError(msg) from error
+        self.checked = now
+
+
+@contextmanager
+def window_lock(engine: Engine, source: Source) -> Iterator[WindowLock | None]:
+    """Give the window's lock of *source*, or None while another process holds it."""
+    key = {"key": WINDOW_LOCK, "number": WINDOW_NUMBERS[source]}
+    try:
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    except DBAPIError as error:
+        msg = "The mirror's PostgreSQL does not answer."
+        raise DatabaseUnavailableError(msg) from error
+    try:
+        held = connection.execute(text("SELECT pg_try_advisory_lock(:key, :number)"), key).scalar_one()
+        yield WindowLock(connection) if held else None
+        if held:
+            connection.execute(text("SELECT pg_advisory_unlock(:key, :number)"), key)
+    except BaseException:
+        # The server releases the lock with the connection; the pool must not hand it out again.
+        connection.invalidate()
+        raise
+    finally:
+        connection.close()
+
+
+def run_pass(  # noqa: PLR0913 - the one place where a pass is put together
+    engine: Engine,
+    settings: Settings,
+    source: Source,
+    *,
+    options: PassOptions,
+    owns_checkpoints: bool = True,
+    should_stop: Callable[[], None] = lambda: None,
+    slice_is_over: Callable[[], bool] = lambda: False,
+    on_commit: Callable[[PassReport], None] = lambda _: None,
+) -> PassReport:
+    """Do one pass over *source* and return its report; how it ended is noted for status and doctor."""
+    try:
+        with open_pass(
+            engine,
+            settings,
+            source,
+            owns_checkpoints=owns_checkpoints,
+            should_stop=should_stop,
+            slice_is_over=slice_is_over,
+            on_commit=on_commit,
+        ) as work:
+            if source == "teamwork":
+                TeamworkPass(work, options).run()
+            else:
+                MissivePass(work, options).run()
+    except WindowClosedError:
+        work.report.complete = False
+        return work.report
+    except TwmError as error:
+        _note(engine, source, str(error))
+        raise
+    _note(engine, source, None)
+    return work.report
+
+
+def run_reconcile(
+    engine: Engine,
+    settings: Settings,
+    source: Source,
+    *,
+    options: ReconcileOptions,
+    on_commit: Callable[[PassReport], None] = lambda _: None,
+) -> tuple[dict[str, int], PassReport]:
+    """Sweep *source* completely; return rows gone per stream, and the report."""
+    with open_pass(engine, settings, source, owns_checkpoints=False, on_commit=on_commit) as work:
+        gone = reconcile(work, options)
+    return gone, work.report
+
+
+def _note(engine: Engine, source: Source, error: str | None) -> None:
+    try:
+        with engine.begin() as connection:
+            note_outcome(connection, source, error=error)
+    except DBAPIError:
+        logger.warning("how the pass ended could not be noted: PostgreSQL does not answer")
+
+
+@dataclass
+class Window:
+    """One run's period of listening to one source.
+
+    Args:
+        engine: The mirror.
+        settings: The deployment's settings.
+        source: The vendor.
+        seconds: How long it lasts; 0: until one pass is complete.
+        on_report: Told after every pass.
+        on_commit: Told after every commit.
+        sleep: Replaced by tests.
+    """
+
+    engine: Engine
+    settings: Settings
+    source: Source
+    seconds: float
+    on_report: Callable[[PassReport], None] = lambda _: None
+    on_commit: Callable[[PassReport], None] = lambda _: None
+    sleep: Callable[[float], None] = time.sleep
+
+    def run(self, options: PassOptions) -> bool:
+        """Run passes until the time is over; return False when another window holds the lock.
+
+        A pass without the lock (on demand, beside a window) still runs, but moves no checkpoint.
+
+        Raises:
+            TwmError: What stopped the source; an outage only if it lasted to the end of the window.
+        """
+        with window_lock(self.engine, self.source) as lock:
+            if lock is None and options == PassOptions() and self.seconds > 0:
+                return False
+            self._loop(options, lock)
+            return True
+
+    def _loop(self, options: PassOptions, lock: WindowLock | None) -> None:
+        started = time.monotonic()
+        deadline = started + self.seconds if self.seconds > 0 else None
+        outage: RetriableError | None = None
+        while True:
+            begun = time.monotonic()
+            try:
+                report = self._pass(options, lock, deadline)
+                outage = None
+            except RetriableError as error:
+                if deadline is None:
+                    raise
+                logger.warning("%s: %s", self.source, error)
+                outage, report = error, None
+            if report is not None:
+                self.on_report(report)
+                if deadline is None and (report.complete or not options.moves_checkpoints):
+                    break
+            pause = self._pause(report, begun, outage)
+            if deadline is not None and time.monotonic() + pause >= deadline:
+                break
+            self._wait(pause, lock)
+        if outage is not None:
+            raise outage
+
+    def _pass(self, options: PassOptions, lock: WindowLock | None, deadline: float | None) -> PassReport:
+        slice_ends = time.monotonic() + self.settings.periodic_backfill_interval
+
+        def should_stop() -> None:
+            if lock is not None:
+                lock.verify()
+            if deadline is not None and time.monotonic() >= deadline:
+                msg = "The window is over."
+                raise WindowClosedError(msg)
+
+        return run_pass(
+            self.engine,
+            self.settings,
+            self.source,
+            options=options,
+            owns_checkpoints=lock is not None,
+            should_stop=should_stop,
+            slice_is_over=lambda: options.moves_checkpoints and time.monotonic() >= slice_ends,
+            on_commit=self.on_commit,
+        )
+
+    def _pause(self, report: PassReport | None, begun: float, outage: RetriableError | None) -> float:
+        """Return seconds until the next pass: none while history is left, else the interval."""
+        if outage is not None:
+            return max(outage.retry_after or 0.0, PAUSE_AFTER_OUTAGE_SECONDS)
+        if report is not None and not report.complete:
+            return 0.0
+        return max(begun + self.settings.periodic_backfill_interval - time.monotonic(), 0.0)
+
+    def _wait(self, seconds: float, lock: WindowLock | None) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.sleep(min(left, LONGEST_SLEEP_SECONDS))
+            if lock is not None:
+                lock.verify()
