@@ -6,10 +6,12 @@ are `SecretStr`: their text never appears in a repr, a log line or an error.
 
 from __future__ import annotations
 
+import json
 import os
+import textwrap
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -19,15 +21,21 @@ from pydantic import (
     Field,
     HttpUrl,
     SecretStr,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from twm_pipeline.errors import ConfigError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 """The checkout (or the folder that holds the installed package): where ``.env`` and ``.twm/`` live."""
+
+HTTP_URL = TypeAdapter(HttpUrl)
+INHERITED = "TWM_INHERITED_SETTINGS"
+"""The variable in which a process hands its settings down, as JSON; it is not meant for people."""
 
 
 def _parse_date(value: object) -> object:
@@ -67,13 +75,27 @@ def _check_zone(value: str) -> str:
     return value
 
 
-def _strip_slash(url: HttpUrl) -> str:
-    return str(url).rstrip("/")
+def _check_address(value: str) -> str:
+    try:
+        return str(HTTP_URL.validate_python(value)).rstrip("/")
+    except ValidationError:
+        msg = "expected an address such as https://example.teamwork.com"
+        raise ValueError(msg) from None
+
+
+def _anchor(path: Path) -> Path:
+    """Return *path*, relative ones below the project and not below the current folder."""
+    try:
+        return PROJECT_DIR / path.expanduser()
+    except RuntimeError:
+        msg = "expected a folder; there is no user of that name"
+        raise ValueError(msg) from None
 
 
 Since = Annotated[date | datetime, BeforeValidator(_parse_date)]
 Ids = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_ids)]
-BaseUrl = Annotated[HttpUrl, AfterValidator(_strip_slash)]
+BaseUrl = Annotated[str, AfterValidator(_check_address)]
+ProjectPath = Annotated[Path, AfterValidator(_anchor)]
 Backend = Literal["postgres", "airtable", "both"]
 
 
@@ -82,7 +104,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=PROJECT_DIR / ".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",  # editors on Windows put a mark in front, which would hide the first name
         extra="ignore",
         env_ignore_empty=True,
         frozen=True,
@@ -112,9 +134,7 @@ class Settings(BaseSettings):
         (), description="Ids of companies whose projects are left out, separated by commas"
     )
 
-    missive_base_url: BaseUrl = Field(
-        HttpUrl("https://public.missiveapp.com/v1"), description="The API's address", validate_default=True
-    )
+    missive_base_url: BaseUrl = Field("https://public.missiveapp.com/v1", description="The API's address")
     missive_api_token: SecretStr | None = Field(
         None, description="Personal API token (Productive plan or higher)"
     )
@@ -140,7 +160,7 @@ class Settings(BaseSettings):
         description="URL of the database for Dagster's own storage; unset: a database on the embedded server",
     )
 
-    twm_data_dir: Path = Field(
+    twm_data_dir: ProjectPath = Field(
         PROJECT_DIR / ".twm",
         description="Folder for the embedded server, logs and files; relative to the project",
     )
@@ -165,7 +185,7 @@ class Settings(BaseSettings):
         description="How many times faster than documented the request budgets refill; 1 for real accounts",
     )
 
-    label_categories_file: Path = Field(
+    label_categories_file: ProjectPath = Field(
         PROJECT_DIR / "data" / "label_categories.json",
         description="Category name → label patterns, as JSON; relative to the project",
     )
@@ -193,14 +213,6 @@ class Settings(BaseSettings):
                 if isinstance(values.get(name), str):
                     values[name] = fold(values[name].strip())
         return values
-
-    @model_validator(mode="after")
-    def _anchor_paths(self) -> Self:
-        """Make relative paths relative to the project, not to the current folder."""
-        for name in ("twm_data_dir", "label_categories_file"):
-            path: Path = getattr(self, name).expanduser()
-            object.__setattr__(self, name, path if path.is_absolute() else PROJECT_DIR / path)
-        return self
 
     @property
     def publishes_to_airtable(self) -> bool:
@@ -236,22 +248,24 @@ def parse_since(text: str) -> date | datetime:
 
 
 def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - tests and commands override any field by name
-    """Return the settings of the environment and `.env`.
+    """Return the settings of the environment and `.env`, or those that `environment_of` handed down.
 
     Raises:
         ConfigError: Naming each wrong variable, what was read (secrets masked) and what is expected.
     """
     try:
-        return Settings(**overrides)
+        return Settings(**{**json.loads(os.environ.get(INHERITED) or "{}"), **overrides})
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    except UnicodeDecodeError:
+        msg = f"{PROJECT_DIR / '.env'} cannot be read; save it with the encoding UTF-8"
+        raise ConfigError(msg) from None
 
 
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
-        field = str(problem["loc"][0]) if problem["loc"] else ""
-        name = field.upper()
+        name = str(problem["loc"][0]).upper()
         secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "PASSWORD", "DSN", "PG_URL"))
         read = "a value that is not shown" if secret else repr(problem.get("input"))
         lines.append(f"{name}: read {read}; {problem['msg'].removeprefix('Value error, ')}")
@@ -259,18 +273,38 @@ def _explain(error: ValidationError) -> str:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the variables a child process needs to see the same settings, secrets included."""
-    values = os.environ.copy()
-    for name, value in settings.model_dump(exclude_defaults=True).items():
-        if value is None:
-            continue
-        if isinstance(value, SecretStr):
-            text = value.get_secret_value()
-        elif isinstance(value, tuple):
-            text = ",".join(map(str, value))
-        elif isinstance(value, date):
-            text = value.isoformat()
-        else:
-            text = str(value)
-        values[name.upper()] = text
-    return values
+    """Return the environment in which a child process has exactly these settings, secrets included.
+
+    They travel in one variable of their own: Dagster's commands write `.env` of the current folder over the
+    environment, and a setting that is unset here may be set there.
+    """
+    return {**os.environ, INHERITED: json.dumps(dict(settings), default=_plain)}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def env_example() -> str:
+    """Return the text of `.env.example`: every setting with its meaning and its default."""
+    head = "# Copy this file to .env, then fill in what you have and remove the # in front of it.\n"
+    entries = [_example_of(name, field) for name, field in Settings.model_fields.items()]
+    return "\n".join([head, *entries])
+
+
+def _example_of(name: str, field: FieldInfo) -> str:
+    # All of it is a comment: Dagster's commands would put an empty value over one of the environment.
+    meaning = textwrap.fill(f"{field.description}.", width=108, initial_indent="# ", subsequent_indent="# ")
+    return f"{meaning}\n# {name.upper()}={_default_of(field)}\n"
+
+
+def _default_of(field: FieldInfo) -> str:
+    """Return a default as it would be written in `.env`; empty if there is none."""
+    default = field.default
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Path):
+        return str(default.relative_to(PROJECT_DIR))
+    return "" if default is None or default == () else str(default)

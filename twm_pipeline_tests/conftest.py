@@ -17,7 +17,7 @@ from psycopg import sql
 from sqlalchemy import URL, Engine
 
 from twm_pipeline.db import EmbeddedServer, open_engine
-from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.settings import INHERITED, Settings, load_settings
 
 FOLDER_VARIABLE = "TWM_TEST_FOLDER"
 TEMPLATE = "twm_template"
@@ -52,7 +52,7 @@ def _session_server(folder: Path) -> EmbeddedServer:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide `.env` and this shell's variables: no test may meet a real account or the project's `.twm`."""
-    for name in Settings.model_fields:
+    for name in (*Settings.model_fields, INHERITED):
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
     monkeypatch.setenv("TWM_DATA_DIR", str(tmp_path / ".twm"))

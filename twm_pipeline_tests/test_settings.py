@@ -1,0 +1,262 @@
+import json
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from twm_pipeline.errors import ConfigError
+from twm_pipeline.settings import (
+    PROJECT_DIR,
+    Settings,
+    env_example,
+    environment_of,
+    load_settings,
+    parse_since,
+)
+
+DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+
+WRONG = {
+    "TEAMWORK_BASE_URL": (
+        "example.teamwork.com",
+        "'example.teamwork.com'",
+        "an address such as https://example.teamwork.com",
+    ),
+    "TEAMWORK_REQUESTS_PER_MINUTE": ("many", "'many'", "valid integer"),
+    "TEAMWORK_PROCESS_AFTER": ("31.02.2024", "'31.02.2024'", "31.12.2024 or 2024-12-31"),
+    "INCLUDE_COMPLETED_TASKS_ON_INITIAL_SYNC": ("perhaps", "'perhaps'", "valid boolean"),
+    "TEAMWORK_EXCLUDED_PROJECTS": ("501001,internal", "'501001,internal'", "numeric ids separated by commas"),
+    "TEAMWORK_EXCLUDED_COMPANIES": ("-4", "'-4'", "numeric ids separated by commas"),
+    "MISSIVE_REQUESTS_PER_MINUTE": ("0", "'0'", "greater than or equal to 1"),
+    "DB_BACKEND": ("mysql", "'mysql'", "'postgres', 'airtable' or 'both'"),
+    "PERIODIC_BACKFILL_INTERVAL": ("60s", "'60s'", "valid number"),
+    "SYNC_WINDOW_SECONDS": ("-1", "'-1'", "greater than or equal to 0"),
+    "TIMEZONE": ("Europa/Berlin", "'Europa/Berlin'", "a time zone such as Europe/Berlin"),
+    "LOG_LEVEL": ("LOUD", "'LOUD'", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+    "TWM_DATA_DIR": ("~nobody-of-this-name/twm", "nobody-of-this-name/twm", "no user of that name"),
+}
+
+
+@pytest.mark.parametrize(("name", "case"), WRONG.items(), ids=WRONG)
+def test_a_wrong_value_is_named_shown_and_what_is_expected_is_said(name, case, monkeypatch):
+    value, shown, expected = case
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+
+    [line] = str(caught.value).splitlines()[1:]
+    assert line.strip().startswith(f"{name}: read ")
+    assert shown in line
+    assert expected in line
+
+
+def test_every_wrong_value_is_reported_at_once(monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "LOUD")
+    monkeypatch.setenv("TIMEZONE", "Mars")
+
+    with pytest.raises(ConfigError, match=r"(?s)TIMEZONE.*LOG_LEVEL"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["teamwork_api_key", "missive_api_token", "pg_dsn", "dagster_pg_url"])
+def test_a_secret_is_never_shown(name):
+    with pytest.raises(ConfigError, match=f"{name.upper()}: read a value that is not shown") as caught:
+        load_settings(**{name: ["s3cret"]})
+
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in repr(load_settings(**{name: "s3cret"}))
+
+
+DATES = {
+    "german": ("31.12.2024", date(2024, 12, 31)),
+    "german, short": ("1.2.2024", date(2024, 2, 1)),
+    "iso": ("2024-12-31", date(2024, 12, 31)),
+    "spaces": (" 31.12.2024 ", date(2024, 12, 31)),
+    "time with zone": ("2024-12-31T08:00:00Z", datetime(2024, 12, 31, 8, tzinfo=UTC)),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), DATES.values(), ids=DATES)
+def test_a_date_is_german_or_iso(text, expected, monkeypatch):
+    monkeypatch.setenv("MISSIVE_PROCESS_AFTER", text)
+
+    assert load_settings().missive_process_after == expected
+    assert parse_since(text) == expected
+    assert type(parse_since(text)) is type(expected)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "31/12/2024", "2024-13-01", ""])
+def test_what_is_no_date_is_refused(text):
+    with pytest.raises(ConfigError, match=r"is not a date: .*31\.12\.2024"):
+        parse_since(text)
+
+
+def test_a_bare_date_is_midnight_in_the_configured_zone():
+    winter, summer = date(2024, 12, 31), date(2024, 7, 1)
+
+    berlin, tokyo = load_settings(), load_settings(timezone="Asia/Tokyo")
+
+    assert berlin.instant(winter) == datetime(2024, 12, 30, 23, tzinfo=UTC)
+    assert berlin.instant(summer) == datetime(2024, 6, 30, 22, tzinfo=UTC)
+    assert tokyo.instant(summer) == datetime(2024, 6, 30, 15, tzinfo=UTC)
+
+
+def test_a_time_without_a_zone_is_in_the_configured_zone_and_one_with_a_zone_keeps_it():
+    settings = load_settings()
+
+    assert settings.instant(parse_since("2024-07-01T12:00:00")) == datetime(2024, 7, 1, 10, tzinfo=UTC)
+    assert settings.instant(parse_since("2024-07-01T12:00:00+09:00")) == datetime(2024, 7, 1, 3, tzinfo=UTC)
+    assert settings.instant(None) is None
+
+
+def test_blank_values_are_unset_values(monkeypatch):
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+
+    assert load_settings(twm_data_dir=".twm") == load_settings(**DEFAULTS)
+
+
+def test_relative_paths_are_below_the_project_and_not_below_the_current_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TWM_DATA_DIR", "somewhere")
+    monkeypatch.setenv("LABEL_CATEGORIES_FILE", "~/labels.json")
+
+    settings = load_settings()
+
+    assert settings.twm_data_dir == PROJECT_DIR / "somewhere"
+    assert settings.label_categories_file == Path.home() / "labels.json"
+
+
+def test_small_letters_and_slashes_are_no_matter(monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "debug ")
+    monkeypatch.setenv("DB_BACKEND", "Airtable")
+    monkeypatch.setenv("TEAMWORK_BASE_URL", "https://example.teamwork.com/")
+
+    settings = load_settings()
+
+    assert settings.log_level == "DEBUG"
+    assert settings.publishes_to_airtable
+    assert settings.teamwork_base_url == "https://example.teamwork.com"
+
+
+def test_ids_are_separated_by_commas(monkeypatch):
+    monkeypatch.setenv("TEAMWORK_EXCLUDED_PROJECTS", "501001, 501002,")
+
+    assert load_settings().teamwork_excluded_projects == (501001, 501002)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig"], ids=["plain", "with the mark of Windows editors"]
+)
+def test_the_file_is_read_and_the_environment_wins(encoding, tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("LOG_LEVEL=ERROR\nTIMEZONE=Asia/Tokyo\n# Grüße\n", encoding=encoding)
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setenv("TIMEZONE", "UTC")
+
+    settings = load_settings()
+
+    assert (settings.log_level, settings.timezone) == ("ERROR", "UTC")
+
+
+def test_a_file_in_another_encoding_says_so(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_bytes("# Grüße\n".encode("latin-1"))
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_settings()
+
+
+class TestSettingsOfAChildProcess:
+    CHOSEN = {  # noqa: RUF012 - a constant
+        "teamwork_base_url": "https://example.teamwork.com",
+        "teamwork_api_key": "s3cret",
+        "teamwork_excluded_projects": (1, 2),
+        "teamwork_process_after": date(2024, 12, 31),
+        "missive_process_after": datetime(2024, 12, 31, 8, tzinfo=UTC),
+        "sync_window_seconds": 0,
+        "timezone": "UTC",
+    }
+
+    def inherit(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+        for name, value in environment_of(settings).items():
+            monkeypatch.setenv(name, value)
+        return load_settings()
+
+    def test_are_those_of_its_parent(self, monkeypatch):
+        settings = load_settings(**self.CHOSEN)
+
+        inherited = self.inherit(settings, monkeypatch)
+
+        assert inherited == settings
+        assert inherited.teamwork_api_key == SecretStr("s3cret")
+
+    def test_do_not_change_with_files_and_variables(self, monkeypatch, tmp_path):
+        """`.env` names the real accounts while the parent runs against the sandbox."""
+        settings = load_settings(sync_window_seconds=900)
+        (tmp_path / ".env").write_text("PG_DSN=postgresql://real\nTEAMWORK_EXCLUDED_PROJECTS=7\n")
+        monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+        monkeypatch.setenv("SYNC_WINDOW_SECONDS", "5")
+
+        assert self.inherit(settings, monkeypatch) == settings
+
+    def test_survive_dagster_which_writes_env_over_the_environment(self, tmp_path):
+        (tmp_path / ".env").write_text("LOG_LEVEL=ERROR\nMISSIVE_API_TOKEN=real\n")
+        (tmp_path / "definitions.py").write_text(SHOW_SETTINGS)
+        command = [
+            "-m",
+            "dagster",
+            "asset",
+            "materialize",
+            "--select",
+            "shown",
+            "--python-file",
+            "definitions.py",
+        ]
+        settings = load_settings(log_level="DEBUG", twm_data_dir=tmp_path / ".twm")
+
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            env=environment_of(settings),
+        )
+
+        assert json.loads((tmp_path / "shown.json").read_text()) == ["DEBUG", None]
+
+
+SHOW_SETTINGS = """
+import json, pathlib, dagster as dg
+from twm_pipeline.settings import load_settings
+
+@dg.asset
+def shown() -> None:
+    settings = load_settings()
+    pathlib.Path("shown.json").write_text(json.dumps([settings.log_level, settings.missive_api_token]))
+
+defs = dg.Definitions([shown])
+"""
+
+
+def test_the_example_file_is_up_to_date():
+    assert (PROJECT_DIR / ".env.example").read_text() == env_example(), "make format writes it anew"
+
+
+def test_the_example_file_changes_nothing_whether_its_settings_are_comments_or_not(tmp_path, monkeypatch):
+    monkeypatch.delenv("TWM_DATA_DIR")
+    example = tmp_path / "env"
+    example.write_text(env_example())
+    assert dotenv_values(example) == {}
+    example.write_text(
+        "\n".join(line.removeprefix("# ") for line in env_example().splitlines() if "=" in line)
+    )
+
+    monkeypatch.setitem(Settings.model_config, "env_file", example)
+
+    assert set(dotenv_values(example)) == {name.upper() for name in Settings.model_fields}
+    assert load_settings() == load_settings(**DEFAULTS)
