@@ -67,6 +67,7 @@ class MissiveGenerator:
         self.end = end
         self.account = MissiveAccount()
         self._numbers = 0
+        self._mails_made = 0
 
     def build(self) -> MissiveAccount:
         """Return the account."""
@@ -154,6 +155,7 @@ class MissiveGenerator:
 
     def _mail(self, made: Conversation, place: int, number: int, at: int) -> Mail:
         key = self._new_id("message")
+        self._mails_made += 1
         mail = Mail(
             id=key,
             conversation_id=made.id,
@@ -162,7 +164,7 @@ class MissiveGenerator:
             delivered_at=at,
             subject=made.subject if made.subject is not None else f"Re: {self.write.title(place + 1)}",
             preview="",
-            body=HUGE if place == 6 and number == 0 else self.write.markup(self._numbers),
+            body=HUGE if place == 6 and number == 0 else self.write.markup(self._mails_made),
         )
         if place % 14 == 13:
             made.subject = "Text from +49 30 5550100"

@@ -148,16 +148,11 @@ class TeamworkGenerator:
         key = FIRST_TASK_ID + place
         created = self.start + int(HISTORY_SECONDS * 0.9 * place / max(self.count, 1))
         updated = created if place % 5 == 4 else pick.randrange(created, self.end)
-        html = place % 3 == 0
         task = Task(
             id=key,
             name=self.write.title(place),
-            description=HUGE
-            if place == 12
-            else self.write.markup(place)
-            if html
-            else self.write.plain(place),
-            html=html,
+            description=self._description(place),
+            html=place % 3 == 0,
             created_at=created,
             updated_at=updated,
             priority=(None, None, "low", "medium", "high")[pick.randrange(5)],
@@ -172,6 +167,11 @@ class TeamworkGenerator:
         self._relations(task, place)
         self._state(task, place)
         self.account.add_task(task, index=False)
+
+    def _description(self, place: int) -> str:
+        if place in (9, 18, 27):
+            return HUGE
+        return self.write.plain(place) if place % 3 else self.write.markup(place)
 
     def _dates(self, task: Task, place: int) -> None:
         due = iso(task.created_at + self.random.randrange(400) * DAY) or ""

@@ -9,7 +9,7 @@ import requests
 from twm_pipeline.sandbox import Sandbox
 
 V3 = "/projects/api/v3"
-FULL = {
+FULL: dict[str, Any] = {
     "includeCompletedTasks": "true",
     "showCompletedLists": "true",
     "includeArchivedProjects": "true",
@@ -49,13 +49,15 @@ class TeamworkClient(Client):
         return self.json(f"{V3}/{path}", **params)
 
     def tasks(self, **params: Any) -> list[dict[str, Any]]:
-        return self.v3("tasks.json", **{"pageSize": 500, **params})["tasks"]
+        rows: list[dict[str, Any]] = self.v3("tasks.json", **{"pageSize": 500, **params})["tasks"]
+        return rows
 
     def ids(self, **params: Any) -> set[int]:
         return {row["id"] for row in self.tasks(**params)}
 
     def task(self, task_id: int) -> dict[str, Any]:
-        return self.v3(f"tasks/{task_id}.json")["task"]
+        row: dict[str, Any] = self.v3(f"tasks/{task_id}.json")["task"]
+        return row
 
     def status(self, path: str, **params: Any) -> int:
         return self.get(f"{V3}/{path}", **params).status_code
@@ -67,7 +69,9 @@ class MissiveClient(Client):
         self.session.headers["Authorization"] = f"Bearer {box.missive_token}"
 
     def conversations(self, **params: Any) -> list[dict[str, Any]]:
-        return self.json("/conversations", **({"all": "true", "limit": 50} | params))["conversations"]
+        params = {"all": "true", "limit": 50} | params
+        rows: list[dict[str, Any]] = self.json("/conversations", **params)["conversations"]
+        return rows
 
     def walk(self, mailbox: str) -> dict[str, dict[str, Any]]:
         """Return a whole mailbox by id, walked as the fact sheet advises."""
@@ -83,6 +87,7 @@ class MissiveClient(Client):
             params["until"] = oldest if new else oldest - 1
 
     def conversation(self, key: str) -> dict[str, Any]:
+        row: dict[str, Any]
         [row] = self.json(f"/conversations/{key}")["conversations"]
         return row
 

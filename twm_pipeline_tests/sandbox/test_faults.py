@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import pytest
 import requests
@@ -13,7 +14,7 @@ from twm_pipeline.sandbox import FAULT_KINDS, Sandbox, SandboxError
 from twm_pipeline_tests.sandbox.clients import FULL, V3, MissiveClient, TeamworkClient
 
 TASKS = f"{V3}/tasks.json"
-SORTED = FULL | {"orderBy": "updatedat", "pageSize": 20}
+SORTED: dict[str, Any] = FULL | {"orderBy": "updatedat", "pageSize": 20}
 
 
 def test_a_fault_shows_as_often_as_told(box: Sandbox, teamwork: TeamworkClient) -> None:
