@@ -32,6 +32,10 @@ class RateLimitedError(RetriableError):
     """The vendor went on answering 429 after the bounded number of tries."""
 
 
+class UnansweredError(RetriableError):
+    """No complete answer after the bounded number of tries: 5xx, a broken connection, cut-off JSON."""
+
+
 class PagingError(RetriableError):
     """A listing contradicts itself (repeated page, wrong order), so nothing may be concluded from it."""
 

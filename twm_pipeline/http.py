@@ -31,6 +31,7 @@ from twm_pipeline.errors import (
     RequestRefusedError,
     RetriableError,
     TwmError,
+    UnansweredError,
 )
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class VendorSession:
             NotFoundError: 404 in the vendor's own shape.
             RequestRefusedError: Another 4xx.
             RateLimitedError: 429 again and again.
-            RetriableError: No complete answer after the bounded number of tries.
+            UnansweredError: No complete answer after the bounded number of tries.
         """
         for attempt in Retrying(
             stop=stop_after_attempt(ATTEMPTS),
@@ -184,14 +185,14 @@ class VendorSession:
                     chunks.append(chunk)
                     if time.monotonic() > deadline:
                         msg = f"{self.name} GET {path}: the answer took longer than {ANSWER_SECONDS:.0f} s"
-                        raise RetriableError(msg)
+                        raise UnansweredError(msg)
                 body = b"".join(chunks)
                 self.traffic.received_bytes += len(body)
                 return response, body
         except requests.RequestException as error:
             # The library's text may repeat the address with its query; the class says enough.
             msg = f"{self.name} GET {path}: no complete answer ({type(error).__name__})"
-            raise RetriableError(msg) from error
+            raise UnansweredError(msg) from error
 
     def _read(self, path: str, response: requests.Response, body: bytes, permit: Permit) -> Reply:
         date = _date_of(response)
@@ -205,7 +206,7 @@ class VendorSession:
                 data, cleaned = decode(body)
             except ValueError as error:
                 msg = f"{self.name} GET {path}: the answer is not complete JSON ({len(body)} bytes)"
-                raise RetriableError(msg) from error
+                raise UnansweredError(msg) from error
             return Reply(data=data, seq=permit.seq, date=date, cleaned=cleaned)
         raise self._error_of(path, response, body)
 
@@ -226,7 +227,7 @@ class VendorSession:
         if status < HTTPStatus.BAD_REQUEST:
             return ConfigError(f"{what}: not an answer of the API. Check the address ({self.base_url}).")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or words is None:
-            return RetriableError(what, retry_after=_retry_after(response, _date_of(response)))
+            return UnansweredError(what, retry_after=_retry_after(response, _date_of(response)))
         return _REFUSALS.get(status, RequestRefusedError)(what)
 
 

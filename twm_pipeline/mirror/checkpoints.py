@@ -224,6 +224,18 @@ def due_set_aside(connection: Connection, source: Source, stream: str, *, limit:
     return [row.object_id for row in rows]
 
 
+def waiting_set_aside(connection: Connection, source: Source, stream: str, ids: Iterable[str]) -> set[str]:
+    """Return those of *ids* that are set aside and whose next attempt has not come."""
+    rows = connection.execute(
+        text(
+            "SELECT object_id FROM twm.set_aside WHERE source = :source AND stream = :stream"
+            " AND object_id = ANY(:ids) AND next_attempt_at > now()"
+        ),
+        {"source": source, "stream": stream, "ids": list(ids)},
+    )
+    return {row.object_id for row in rows}
+
+
 def resolve_set_aside(connection: Connection, source: Source, stream: str, ids: Iterable[Any]) -> None:
     """Forget set-aside records that are stored now."""
     connection.execute(

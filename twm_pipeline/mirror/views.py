@@ -6,6 +6,7 @@ keeps its place, and whatever is new comes last (DESIGN 5).
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -135,7 +136,18 @@ def apply_views(connection: Connection) -> None:
             f"{wanted.get(name, 'NULL::text[]')} AS {_quote(name)}" for name in dict.fromkeys(ordered)
         )
         statement = f"CREATE OR REPLACE VIEW public.{view} AS SELECT\n    {select}\n{source}"
+        _replace_if_changed(connection, view, statement)
+
+
+def _replace_if_changed(connection: Connection, view: str, statement: str) -> None:
+    """Replace a view whose definition changed: replacing waits for every reader, so not without need."""
+    mark = "twm_pipeline " + hashlib.sha256(statement.encode()).hexdigest()
+    known = connection.execute(
+        text("SELECT obj_description(to_regclass(:view), 'pg_class')"), {"view": f"public.{view}"}
+    ).scalar()
+    if known != mark:
         connection.exec_driver_sql(statement.replace("%", "%%"))
+        connection.exec_driver_sql(f"COMMENT ON VIEW public.{view} IS '{mark}'")
 
 
 def _category_columns(

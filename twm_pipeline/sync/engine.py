@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
 from twm_pipeline.budget import Budget
-from twm_pipeline.errors import DatabaseUnavailableError, MassDeletionError, RecordError
+from twm_pipeline.errors import (
+    DatabaseUnavailableError,
+    MassDeletionError,
+    PagingError,
+    RecordError,
+    RequestRefusedError,
+    UnansweredError,
+)
 from twm_pipeline.http import VendorSession
 from twm_pipeline.mirror.checkpoints import (
     Account,
@@ -47,6 +54,9 @@ if TYPE_CHECKING:
     from twm_pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+RECORD_FAULTS = (PagingError, UnansweredError, RequestRefusedError)
+"""Failures that may be one object's own; whether they are, another request of the same vendor shows."""
 
 STREAMS: dict[Source, tuple[str, ...]] = {
     "teamwork": ("tasks", "projects", "tasklists", "people", "tags", "companies", "teams"),
@@ -103,7 +113,15 @@ class StreamReport:
 
 @dataclass(slots=True, kw_only=True)
 class PassReport:
-    """Figures of a pass over one source."""
+    """Figures of a pass over one source.
+
+    Args:
+        source: The vendor.
+        complete: Whether no history and no gap is left to read.
+        closed: Why the pass ended before its end (the window was over, its lock gone); what is stored stays.
+        problems: What was left out, in words; everything else went on.
+        held_deletions: Tombstones that wait for a confirmation (`MassDeletionError`).
+    """
 
     source: Source
     streams: dict[str, StreamReport] = field(default_factory=dict)
@@ -113,6 +131,7 @@ class PassReport:
     waited_seconds: float = 0.0
     seconds: float = 0.0
     complete: bool = True
+    closed: str | None = None
     problems: list[str] = field(default_factory=list)
     held_deletions: list[str] = field(default_factory=list)
 
@@ -154,6 +173,7 @@ class Pass:
     on_commit: Callable[[PassReport], None] = lambda _: None
     report: PassReport = field(init=False)
     vendor_now: datetime | None = None
+    vendor_began: datetime | None = None
 
     def __post_init__(self) -> None:
         self.report = PassReport(source=self.source)
@@ -192,8 +212,15 @@ class Pass:
 
     def note_reply(self, reply: Reply) -> None:
         """Remember the vendor's clock; it is the only one that judges the vendor's rows."""
+        self.vendor_began = self.vendor_began or reply.date
         if self.vendor_now is None or reply.date > self.vendor_now:
             self.vendor_now = reply.date
+
+    def note_lag(self, stream: str, checkpoint: datetime | None) -> None:
+        """Note how many seconds the mirror may be behind: since this pass began, or behind its checkpoint."""
+        behind = self.vendor_began if self.report.complete else checkpoint
+        if self.vendor_now is not None and behind is not None:
+            self.report.of(stream).lag_seconds = (self.vendor_now - behind).total_seconds()
 
     def parse(
         self,

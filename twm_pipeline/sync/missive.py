@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
 from twm_pipeline.mirror.checkpoints import (
     Checkpoint,
+    SetAside,
     due_set_aside,
     from_iso,
     load_checkpoint,
     save_checkpoint,
+    set_aside,
     to_iso,
+    waiting_set_aside,
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS
@@ -25,6 +28,7 @@ from twm_pipeline.mirror.upserts import Observed
 from twm_pipeline.records import Json
 from twm_pipeline.sources.fields import to_unix
 from twm_pipeline.sources.missive import (
+    IDS_PER_CALL,
     MAILBOXES,
     Children,
     Mailbox,
@@ -37,7 +41,7 @@ from twm_pipeline.sources.missive import (
     parse_message,
     stub_digest,
 )
-from twm_pipeline.sync.engine import Pass, PassOptions, ensure_account
+from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 from twm_pipeline.sync.walks import walk_down
 
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from twm_pipeline.http import Reply
-    from twm_pipeline.mirror.checkpoints import Account, SetAside
+    from twm_pipeline.mirror.checkpoints import Account
     from twm_pipeline.mirror.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -105,13 +109,12 @@ class MissivePass:
         if not self.options.moves_checkpoints:
             self._reread()
             return
-        for mailbox in MAILBOXES:
-            self._poll(mailbox)
-        for mailbox in MAILBOXES:
+        readable = [mailbox for mailbox in MAILBOXES if self._poll(mailbox)]
+        for mailbox in readable:
             self._close_gaps(mailbox, history=False)
         self._retry()
         if self.options.history:
-            for mailbox in MAILBOXES:
+            for mailbox in readable:
                 self._close_gaps(mailbox, history=True)
         self._note_lag()
 
@@ -163,10 +166,18 @@ class MissivePass:
                 may_step_back=may_step_back,
             )
 
-    def _poll(self, mailbox: Mailbox) -> None:
-        """Read the first page of a mailbox; what it does not reach down to becomes a gap."""
+    def _poll(self, mailbox: Mailbox) -> bool:
+        """Read the first page of a mailbox; what it does not reach down to becomes a gap.
+
+        Returns:
+            False where the token may not read this mailbox.
+        """
         checkpoint, frontier = self._load(mailbox)
-        page = self._first_page(mailbox, known=frontier.head is not None)
+        try:
+            page = self._first_page(mailbox, known=frontier.head is not None)
+        except AccessError as error:
+            self.work.report.problems.append(f"mailbox {mailbox}: {error}")
+            return False
         times = [moment for row in page.rows if (moment := activity_of(row)) is not None]
         opened = frontier.opened(
             times,
@@ -181,6 +192,7 @@ class MissivePass:
         if opened != frontier:
             with self.work.commit() as connection:
                 self._save(connection, mailbox, checkpoint, opened)
+        return True
 
     def _first_page(self, mailbox: Mailbox, *, known: bool) -> Page:
         """Return the first page; where rows are known to be, an empty one is asked for again."""
@@ -209,7 +221,7 @@ class MissivePass:
         ):
             self.store_rows(step.rows, step.page.reply, fresh=not history)
             done += len(step.rows)
-            frontier = frontier.advanced(gap, oldest=step.oldest)
+            frontier = frontier.advanced(gap, oldest=step.oldest, newest=step.newest)
             with self.work.commit() as connection:
                 self._save(connection, mailbox, checkpoint, frontier)
             self.work.progress(f"conversations {mailbox}", phase="history" if history else "fresh", done=done)
@@ -258,13 +270,16 @@ class MissivePass:
         """Store listed conversations, and what is new in those whose messages and comments are due."""
         self.work.note_reply(reply)
         with self.work.read() as connection:
-            read_at = store.children_read_at(connection, [str(row.get("id")) for row in rows])
+            ids = [str(row.get("id")) for row in rows]
+            read_at = store.children_read_at(connection, ids)
+            waiting = waiting_set_aside(connection, "missive", "conversations", ids)
         due: list[Json] = []
         settled: list[Json] = []
         for row in rows:
             known = read_at.get(str(row.get("id")))
             is_due = complete or known is None or activity_of(row) != to_unix(known)
-            (due if is_due and isinstance(row.get("id"), str) else settled).append(row)
+            usable = isinstance(row.get("id"), str) and row["id"] not in waiting
+            (due if is_due and usable else settled).append(row)
         if settled:
             self._store_conversations(settled, reply)
         for start in range(0, len(due), CONVERSATIONS_PER_BATCH):
@@ -290,6 +305,8 @@ class MissivePass:
         """Read what is new in a few conversations and store it with them, in one transaction."""
         batch = [due for due in batch if self._read_lists(due, fresh=fresh)]
         emails, email_problems, cleaned = self._read_bodies(batch, fresh=fresh)
+        for due in batch:
+            self.work.note_reply(due.reply)
         comments, comment_problems = self._parse_comments(batch)
         suspects: set[str] = set()
         with self.work.commit() as connection:
@@ -330,7 +347,21 @@ class MissivePass:
             return False
         except AccessError as error:
             self.work.report.problems.append(f"conversation {due.id}: {error}")
+        except RECORD_FAULTS as error:
+            self._set_aside_if_alone(
+                SetAside(stream="conversations", object_id=due.id, reason=str(error)), error
+            )
+            return False
         return True
+
+    def _set_aside_if_alone(self, problem: SetAside, error: Exception) -> None:
+        """Set one object aside when the vendor answers everything else; else this is an outage: raise."""
+        try:
+            self.api.fetch_conversations("all")
+        except RECORD_FAULTS:
+            raise error from None
+        with self.work.commit() as connection:
+            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
 
     def _read_messages(self, due: Due, known: dict[str, bytes | None], *, fresh: bool) -> None:
         """Collect message rows from the newest down to where everything below is known."""
@@ -392,7 +423,7 @@ class MissivePass:
         emails: list[Observed] = []
         problems: list[SetAside] = []
         cleaned: dict[int, int] = {}
-        for row, reply in self.api.fetch_messages(list(wanted), fresh=fresh):
+        for row, reply in self._fetch_bodies({key: due.id for key, (due, _) in wanted.items()}, fresh=fresh):
             due, (stub, _) = wanted[row["id"]]
             observed, refused = self.work.parse(
                 "emails",
@@ -407,6 +438,28 @@ class MissivePass:
             cleaned[reply.seq] = reply.cleaned
         return emails, problems, sum(cleaned.values())
 
+    def _fetch_bodies(self, parents: dict[str, str], *, fresh: bool) -> Iterable[tuple[Json, Reply]]:
+        """Yield full messages; one that the vendor fails to answer is set aside, the others come."""
+        ids = list(parents)
+        for start in range(0, len(ids), IDS_PER_CALL):
+            chunk = ids[start : start + IDS_PER_CALL]
+            try:
+                yield from list(self.api.fetch_messages(chunk, fresh=fresh))
+            except RECORD_FAULTS:
+                for message_id in chunk:
+                    yield from self._fetch_one_body(message_id, parents[message_id], fresh=fresh)
+
+    def _fetch_one_body(
+        self, message_id: str, conversation_id: str, *, fresh: bool
+    ) -> list[tuple[Json, Reply]]:
+        try:
+            return list(self.api.fetch_messages([message_id], fresh=fresh))
+        except RECORD_FAULTS as error:
+            parent = {"conversation": {"id": conversation_id}}
+            problem = SetAside(stream="emails", object_id=message_id, reason=str(error), raw=parent)
+            self._set_aside_if_alone(problem, error)
+            return []
+
     def _parse_comments(self, batch: list[Due]) -> tuple[list[Observed], list[SetAside]]:
         comments: list[Observed] = []
         problems: list[SetAside] = []
@@ -419,7 +472,8 @@ class MissivePass:
                     lambda row, due=due: parse_comment(row, conversation_id=due.id),  # type: ignore[misc]  # bound per loop
                 )
                 comments += observed
-                problems += refused
+                parent = {"conversation": {"id": due.id}}
+                problems += [replace(item, raw={**row, **parent}) for item in refused]
         return comments, problems
 
     def _mark_absent(self, connection: Connection, due: Due) -> None:
@@ -460,7 +514,14 @@ class MissivePass:
             comments = due_set_aside(connection, "missive", "comments")
             conversations += store.conversations_of(connection, messages).values()
             conversations += store.parents_of_set_aside(connection, [*messages, *comments])
-        self.refresh([item for item in conversations if not item.startswith("without-id-")], complete=True)
+        for conversation_id in dict.fromkeys(conversations):
+            if conversation_id.startswith("without-id-"):
+                continue
+            try:
+                self.refresh([conversation_id], complete=True)
+            except RECORD_FAULTS as error:
+                problem = SetAside(stream="conversations", object_id=conversation_id, reason=str(error))
+                self._set_aside_if_alone(problem, error)
         self.decide_missing()
 
     def decide_missing(self, *, confirmed: bool = False) -> int:
@@ -529,17 +590,16 @@ class MissivePass:
         return self._bury(COMMENTS, still, seq=seq)
 
     def _note_lag(self) -> None:
-        """Note how far the checkpoint of the main mailbox lies behind the vendor's clock."""
-        figures = self.work.report.of("conversations")
+        """Note how far the mirror may be behind, and whether anything is left to read."""
+        main: datetime | None = None
         for mailbox in MAILBOXES:
             checkpoint, frontier = self._load(mailbox)
             if frontier.gaps:
                 self.work.report.complete = False
             if mailbox == "all":
-                figures.checkpoint_after = checkpoint.last_event_time
-                if checkpoint.last_event_time and self.work.vendor_now:
-                    lag: timedelta = self.work.vendor_now - checkpoint.last_event_time
-                    figures.lag_seconds = lag.total_seconds()
+                main = checkpoint.last_event_time
+        self.work.report.of("conversations").checkpoint_after = main
+        self.work.note_lag("conversations", main)
 
 
 def _left_behind(before: dict[str, str], emails: Iterable[Observed], written: set[Any]) -> set[str]:

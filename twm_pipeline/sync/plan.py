@@ -79,22 +79,31 @@ class Frontier:
             overlap: Seconds to step back behind the old head.
             floor: Where the history of a first pass ends; None: at the beginning.
         """
-        honest = [moment for moment in times if moment <= now]
-        if not honest:
+        every = list(times)
+        honest = [moment for moment in every if moment <= now]
+        if not every:
             return self
         down_to = floor if self.head is None else self.head - overlap
-        head = max(honest) if self.head is None else max(self.head, *honest)
-        oldest = min(honest)
+        head = max(honest, default=None) if self.head is None else max([self.head, *honest])
+        oldest = min(honest or every)
         if not full or (down_to is not None and oldest < down_to):
             return replace(self, head=head)
-        return Frontier(head=head, gaps=(Gap(until=oldest, down_to=down_to), *self.gaps))
+        gap = Gap(until=oldest, down_to=down_to)
+        return Frontier(head=head, gaps=tuple(dict.fromkeys((gap, *self.gaps))))
 
-    def advanced(self, gap: Gap, *, oldest: int | None) -> Frontier:
-        """Return the frontier after a page of *gap* has been stored; *oldest* None: its list has ended."""
+    def advanced(self, gap: Gap, *, oldest: int | None, newest: int | None = None) -> Frontier:
+        """Return the frontier after a page of *gap* has been stored.
+
+        Args:
+            gap: As it was before the page.
+            oldest: Everything of the gap above it is stored; None: the list has ended.
+            newest: Newest believable row of the page: the head, where no first page had one.
+        """
         done = oldest is None or (gap.down_to is not None and oldest < gap.down_to)
         rest = () if done else (replace(gap, until=min(oldest or gap.until, gap.until)),)
         gaps = [rest if item == gap else (item,) for item in self.gaps]
-        return replace(self, gaps=tuple(item for group in gaps for item in group))
+        head = newest if self.head is None else self.head
+        return replace(self, head=head, gaps=tuple(item for group in gaps for item in group))
 
     def widened(self, *, floor: int | None) -> Frontier:
         """Return the frontier with everything between its head and *floor* still to read."""

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from twm_pipeline.errors import AccessError, NotFoundError, PagingError, RecordError
+from twm_pipeline.errors import AccessError, NotFoundError, PagingError, RecordError, RequestRefusedError
 from twm_pipeline.mirror.checkpoints import (
     Checkpoint,
+    SetAside,
     due_set_aside,
     from_iso,
     load_checkpoint,
     save_checkpoint,
+    set_aside,
     to_iso,
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
@@ -33,7 +35,7 @@ from twm_pipeline.sources.teamwork import (
     to_param,
     updated_at,
 )
-from twm_pipeline.sync.engine import Pass, PassOptions, ensure_account
+from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import is_wider
 from twm_pipeline.sync.walks import ONE_SECOND, walk_up
 
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBE_ROWS = 50
+MISSING_RESOURCES = (AccessError, NotFoundError, RequestRefusedError)
+"""What a plan or a role leaves out: one stream is skipped and said, the others go on."""
 
 
 class TeamworkPass:
@@ -279,7 +283,7 @@ class TeamworkPass:
             ids, newest = self.api.fetch_undeleted(
                 since=(last or self.account.first_import_at) - self.overlap
             )
-        except AccessError as error:
+        except MISSING_RESOURCES as error:
             self.work.report.problems.append(f"restored tasks are found by reconcile only: {error}")
             return
         self.refresh(ids)
@@ -331,8 +335,12 @@ class TeamworkPass:
         with self.work.read() as connection:
             due = due_set_aside(connection, "teamwork", "tasks")
         ids = [int(item) for item in due if item.isdigit()]
-        if ids:
+        try:
             self.refresh(ids)
+        except RECORD_FAULTS as error:
+            with self.work.commit() as connection:
+                again = [SetAside(stream="tasks", object_id=item, reason=str(error)) for item in due]
+                set_aside(connection, "teamwork", again)
         self.decide_missing(TASKS)
 
     def decide_missing(self, table: Table, *, confirmed: bool = False) -> int:
@@ -399,7 +407,7 @@ class TeamworkPass:
             if self.options.wants(table.stream) and self._is_due(table):
                 try:
                     self.read_directory(table)
-                except AccessError as error:
+                except MISSING_RESOURCES as error:
                     self.work.report.problems.append(f"{table.stream}: {error}")
                     logger.warning("teamwork %s is skipped: %s", table.stream, error)
 
@@ -457,14 +465,12 @@ class TeamworkPass:
         return {int(item.record.id) for item in observed}
 
     def _note_lag(self) -> None:
-        """Note how far the checkpoint lies behind the vendor's clock."""
-        figures = self.work.report.of("tasks")
+        """Note how far the mirror may be behind, and whether history is left."""
         with self.work.read() as connection:
             checkpoint = load_checkpoint(connection, "teamwork", "tasks")
         if checkpoint and checkpoint.last_cursor.get("history"):
             self.work.report.complete = False
-        if checkpoint and checkpoint.last_event_time and self.work.vendor_now:
-            figures.lag_seconds = (self.work.vendor_now - checkpoint.last_event_time).total_seconds()
+        self.work.note_lag("tasks", checkpoint.last_event_time if checkpoint else None)
 
 
 def _with_date(reply: Reply) -> Callable[[dict[str, Any]], Any]:

@@ -165,11 +165,19 @@ def _read_block_once(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownStep:
-    """Rows to store now. `oldest`: everything above it has been yielded; None: the list has ended."""
+    """Rows to store now.
+
+    Args:
+        page: The page they are on.
+        rows: Those not seen before.
+        oldest: Everything above it has been yielded; None: the list has ended.
+        newest: The newest believable row of the page.
+    """
 
     page: missive.Page
     rows: tuple[Json, ...]
     oldest: int | None
+    newest: int | None
 
 
 def walk_down(
@@ -203,18 +211,20 @@ def walk_down(
             msg = "Missive: an empty page where a row is known to be"
             raise PagingError(msg)
         recent.append({row.get("id") for row in page.rows})
-        times = [moment for row in page.rows if (moment := _honest(row, page, time_of)) is not None]
+        honest = _honest_times(page, time_of)
+        times = honest or [moment for row in page.rows if (moment := time_of(row)) is not None]
         ended = len(page.rows) < page.limit or not times
         oldest = None if ended else min(times)
-        yield DownStep(page=page, rows=tuple(rows), oldest=oldest)
+        yield DownStep(page=page, rows=tuple(rows), oldest=oldest, newest=max(honest, default=None))
         if oldest is None:
             return
         boundary = oldest
 
 
-def _honest(row: Json, page: missive.Page, time_of: Callable[[Json], int | None]) -> int | None:
-    moment = time_of(row)
-    return moment if moment is not None and moment <= page.reply.date.timestamp() else None
+def _honest_times(page: missive.Page, time_of: Callable[[Json], int | None]) -> list[int]:
+    """Return the rows' times in order, without those later than the answer itself."""
+    now = page.reply.date.timestamp()
+    return [moment for row in page.rows if (moment := time_of(row)) is not None and moment <= now]
 
 
 def _next_page(
@@ -240,7 +250,7 @@ def _ask_down(
     """Return the page for *until*; an empty one is asked for again before it is believed."""
 
     def check(page: missive.Page) -> str | None:
-        times = [moment for row in page.rows if (moment := _honest(row, page, time_of)) is not None]
+        times = _honest_times(page, time_of)
         if any(later > earlier for earlier, later in pairwise(times)):
             return "Missive: a list is not in the order of its time"
         if until is not None and times and times[0] > until:

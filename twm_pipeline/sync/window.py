@@ -129,8 +129,9 @@ def run_pass(  # noqa: PLR0913 - the one place where a pass is put together
                 TeamworkPass(work, options).run()
             else:
                 MissivePass(work, options).run()
-    except WindowClosedError:
+    except WindowClosedError as error:
         work.report.complete = False
+        work.report.closed = str(error)
         return work.report
     except TwmError as error:
         _note(engine, source, str(error))
@@ -213,6 +214,9 @@ class Window:
                 outage, report = error, None
             if report is not None:
                 self.on_report(report)
+                if report.closed:
+                    self._end(report.closed, deadline)
+                    break
                 if deadline is None and (report.complete or not options.moves_checkpoints):
                     break
             pause = self._pause(report, begun, outage)
@@ -221,6 +225,12 @@ class Window:
             self._wait(pause, lock)
         if outage is not None:
             raise outage
+
+    def _end(self, reason: str, deadline: float | None) -> None:
+        """Say why the window ends; work that was asked for and is not done is an error."""
+        logger.info("%s: %s", self.source, reason)
+        if deadline is None:
+            raise WindowClosedError(reason)
 
     def _pass(self, options: PassOptions, lock: WindowLock | None, deadline: float | None) -> PassReport:
         slice_ends = time.monotonic() + self.settings.periodic_backfill_interval
