@@ -64,6 +64,24 @@ def servers_folder() -> Path:
     return Path(os.environ[FOLDER_VARIABLE])
 
 
+@pytest.fixture
+def place(servers_folder: Path) -> Iterator[Path]:
+    """Return an empty folder for servers of one test; whatever runs below it is stopped afterwards."""
+    folder = Path(tempfile.mkdtemp(dir=servers_folder))
+    folder.chmod(0o711)
+    yield folder
+    for data in folder.rglob("data/PG_VERSION"):
+        EmbeddedServer(data.parent.parent).stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def running(place: Path) -> EmbeddedServer:
+    server = EmbeddedServer(place / "postgres")
+    server.start()
+    return server
+
+
 @pytest.fixture(scope="session")
 def server(servers_folder: Path) -> EmbeddedServer:
     """Return the server that all tests and all workers of this run share."""

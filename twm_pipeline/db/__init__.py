@@ -10,10 +10,13 @@ from twm_pipeline.db.engine import (
     parse_dsn,
     translate_errors,
 )
+from twm_pipeline.db.relocate import copy_embedded_mirror, copy_mirror
 
 __all__ = [
     "EmbeddedServer",
     "connect_database",
+    "copy_embedded_mirror",
+    "copy_mirror",
     "dagster_url",
     "embedded_server",
     "mirror_url",
