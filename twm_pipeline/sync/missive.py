@@ -41,7 +41,7 @@ from twm_pipeline.sources.missive import (
     parse_message,
     stub_digest,
 )
-from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
+from twm_pipeline.sync.engine import RECORD_FAULTS, STREAMS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 from twm_pipeline.sync.walks import walk_down
 
@@ -95,6 +95,10 @@ class MissivePass:
         self.process_after = work.settings.instant(work.settings.missive_process_after)
         self.scope = Scope(process_after=self.process_after)
         self.floor = to_unix(self.process_after) if self.process_after else None
+        # What was read of a conversation is one fact: a pass over some of the streams cannot state it.
+        self.whole = all(options.wants(stream) for stream in STREAMS["missive"])
+        if not self.whole:
+            work.owns_checkpoints = False
 
     def _identify(self) -> tuple[str, str | None, Reply]:
         owner_id, reply = self.api.fetch_owner_id()
@@ -110,6 +114,8 @@ class MissivePass:
             self._reread()
             return
         readable = [mailbox for mailbox in MAILBOXES if self._poll(mailbox)]
+        if not self.whole:
+            return
         for mailbox in readable:
             self._close_gaps(mailbox, history=False)
         self._retry()
@@ -323,7 +329,7 @@ class MissivePass:
             self.work.store(connection, COMMENTS, comments, comment_problems)
             for due in batch:
                 activity = activity_of(due.row)
-                if activity is not None:
+                if activity is not None and self.whole:
                     moment = datetime.fromtimestamp(activity, UTC)
                     store.note_children_read(connection, due.id, moment)
         self.refresh([item for item in suspects if item not in {due.id for due in batch}])
@@ -334,8 +340,10 @@ class MissivePass:
             messages = store.known_messages(connection, due.id)
             comments = store.known_children(connection, COMMENTS, due.id)
         try:
-            self._read_messages(due, messages, fresh=fresh)
-            self._read_comments(due, comments, fresh=fresh)
+            if self.options.wants("emails"):
+                self._read_messages(due, messages, fresh=fresh)
+            if self.options.wants("comments"):
+                self._read_comments(due, comments, fresh=fresh)
         except NotFoundError:
             if "users" not in due.row:  # a guest sees the conversation, not what is in it
                 return True

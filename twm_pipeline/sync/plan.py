@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from twm_pipeline.errors import MassDeletionError
-from twm_pipeline.records import Json, to_json
+from twm_pipeline.records import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 MASS_DELETION_SHARE = 0.05
 MASS_DELETION_FLOOR = 20
@@ -110,11 +109,6 @@ class Frontier:
         if self.head is None:
             return self
         return replace(self, gaps=(Gap(until=self.head, down_to=floor),))
-
-
-def scope_fingerprint(scope: Mapping[str, object]) -> str:
-    """Return a short text that changes when any part of *scope* does."""
-    return hashlib.blake2b(to_json(dict(sorted(scope.items()))).encode(), digest_size=8).hexdigest()
 
 
 def is_wider(old: datetime | None, new: datetime | None) -> bool:

@@ -217,7 +217,7 @@ class Window:
                 if report.closed:
                     self._end(report.closed, deadline)
                     break
-                if deadline is None and (report.complete or not options.moves_checkpoints):
+                if deadline is None and (report.complete or lock is None or not options.moves_checkpoints):
                     break
             pause = self._pause(report, begun, outage)
             if deadline is not None and time.monotonic() + pause >= deadline:
