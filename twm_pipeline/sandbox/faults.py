@@ -23,7 +23,7 @@ REPLACED: dict[str, tuple[int, str, bytes]] = {
 LIST_KINDS = ("repeated_page", "missing_included", "future_row", "empty_page", "malformed_row")
 FAULT_KINDS = (*REPLACED, "reset_midway", "stall", "truncated", *LIST_KINDS)
 FUTURE_SECONDS = 4_087_497_600
-FUTURE_DATE = "2099-07-11T00:00:00Z"
+FUTURE_DATE = "2099-07-12T00:00:00Z"
 DATE_FIELDS = ("updatedAt", "last_activity_at", "delivered_at", "dateLastEdited", "created_at", "dateTime")
 
 

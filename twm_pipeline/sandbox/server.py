@@ -212,9 +212,7 @@ class Sandbox:
             raise ValueError(f"the sandbox listens on loopback only, not on {options.host}")
         self._world = World(options)
         family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((options.host, options.port))
+        self._socket = socket.create_server((options.host, options.port), family=family)
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         self._world.missive.files_url = f"{self.url}/files"

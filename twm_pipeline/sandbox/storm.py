@@ -72,7 +72,7 @@ class Storm:
 
     def _task(self, source: random.Random, test: Callable[[Task], bool]) -> Task | None:
         account = self.tasks.account
-        for _ in range(50):
+        for _ in range(50 if account.by_updated else 0):
             task = account.tasks[source.choice(account.by_updated)[1]]
             if test(task) and account.is_visible(task):
                 return task
@@ -120,9 +120,7 @@ class Storm:
 
     def _pick(self, source: random.Random) -> Conversation | None:
         account = self.mails.account
-        for _ in range(50):
-            if not account.by_activity:
-                return None
+        for _ in range(50 if account.by_activity else 0):
             item = account.conversations[source.choice(account.by_activity)[1]]
             if item.accessible and not item.guest:
                 return item
