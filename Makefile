@@ -57,18 +57,18 @@ test: setup ## every check and test that needs nothing but Python
 	$(BIN)/pytest --numprocesses $(WORKERS) --cov --cov-report term
 
 test-system: setup ## the tests that need a browser, strace or other packages of the system
-	@missing=; for pair in $(SYSTEM_PACKAGES); do \
+	@$(BIN)/pytest -m system --collect-only --quiet >/dev/null; [ $$? != 5 ] || { echo "There are no system tests."; exit 0; }; \
+	missing=; for pair in $(SYSTEM_PACKAGES); do \
 	    command -v "$${pair#*:}" >/dev/null || missing="$$missing $${pair%:*}"; \
 	done; \
-	if [ -n "$$missing" ]; then \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        echo "Installing:$$missing"; \
-	        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	            apt-get install -qq --yes --no-install-recommends $$missing >/dev/null; } \
-	            || echo "Could not install:$$missing" >&2; \
-	    else echo "Missing on this system (Debian's names):$$missing" >&2; fi; \
-	fi
-	$(BIN)/pytest -m system; status=$$?; [ $$status = 5 ] && echo "no system tests" || exit $$status
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing:$$missing"; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -qq --yes --no-install-recommends $$missing >/dev/null; } || exit 1; \
+	elif [ -n "$$missing" ]; then \
+	    echo "Missing on this system (by Debian's names):$$missing" >&2; exit 1; \
+	fi; \
+	$(BIN)/pytest -m system
 
 bench: $(VENV)/.bench ## the benchmarks; results also in bench/results/
 	$(BIN)/python -m bench
