@@ -53,6 +53,8 @@ DEFAULT_PAUSE_SECONDS = 60.0
 EPOCH_FROM = 1_000_000_000
 CHUNK_BYTES = 1 << 18
 
+_BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
+
 _NUL_OR_SURROGATE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -132,7 +134,7 @@ class VendorSession:
         """
         for attempt in Retrying(
             stop=stop_after_attempt(ATTEMPTS),
-            wait=_wait,
+            wait=self._wait,
             sleep=self._pause,
             retry=retry_if_exception_type(RetriableError),
             before_sleep=self._note_retry,
@@ -141,6 +143,15 @@ class VendorSession:
             with attempt:
                 return self._attempt(path, params or {}, fresh=fresh)
         raise AssertionError  # tenacity either returns or raises
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Return seconds before the next attempt; after a 429 it is the budget that waits."""
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, RateLimitedError):
+            return 0.0
+        backoff = _BACKOFF(state) / self.time_scale
+        asked = error.retry_after if isinstance(error, RetriableError) else None
+        return min(max(backoff, asked or 0.0), LONGEST_PAUSE_SECONDS)
 
     def _pause(self, seconds: float) -> None:
         self.should_stop()
@@ -235,16 +246,6 @@ _REFUSALS: dict[int, type[TwmError]] = {
     HTTPStatus.FORBIDDEN: AccessError,
     HTTPStatus.NOT_FOUND: NotFoundError,
 }
-
-
-def _wait(state: RetryCallState) -> float:
-    """Return seconds before the next attempt; after a 429 it is the budget that waits, else back off."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, RateLimitedError):
-        return 0.0
-    backoff = wait_random_exponential(multiplier=0.5, max=30)(state)
-    asked = error.retry_after if isinstance(error, RetriableError) else None
-    return min(max(backoff, asked or 0.0), LONGEST_PAUSE_SECONDS)
 
 
 def decode(body: bytes) -> tuple[Any, int]:

@@ -13,6 +13,12 @@ _LARGEST_ID = 2**63 - 1
 _LARGEST_INT = 2**31 - 1
 
 
+def plain(row: Json, key: str) -> str | int | None:
+    """Return a value for comparing rows, whatever a malformed one holds there."""
+    value = row.get(key)
+    return value if value is None or isinstance(value, (str, int)) else repr(value)
+
+
 def read_text(row: Json, key: str) -> str | None:
     """Return a string; a number becomes its text (v1 and v3 of Teamwork disagree on ids and names)."""
     value = row.get(key)

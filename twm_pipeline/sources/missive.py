@@ -17,6 +17,7 @@ from twm_pipeline.budget import Limit, Plan
 from twm_pipeline.errors import NotFoundError, PagingError, RecordError, RequestRefusedError
 from twm_pipeline.records import Comment, Conversation, Email, Json, digest, to_json
 from twm_pipeline.sources.fields import (
+    plain,
     read_bool,
     read_int,
     read_list,
@@ -135,8 +136,8 @@ class MissiveSource:
         """
         reply = self.session.get(f"/conversations/{conversation_id}", fresh=fresh)
         rows = _rows(reply.data, "conversations")
-        if len(rows) != 1:
-            msg = f"Missive GET /conversations/{conversation_id}: {len(rows)} rows instead of one"
+        if len(rows) != 1 or not isinstance(rows[0].get("id"), str):
+            msg = f"Missive GET /conversations/{conversation_id}: the answer is not one conversation"
             raise PagingError(msg)
         return rows[0], reply
 
@@ -169,10 +170,17 @@ class MissiveSource:
             return
         found = reply.data.get("messages") if isinstance(reply.data, dict) else None
         rows = [found] if isinstance(found, dict) else _rows(reply.data, "messages")
-        if not {row.get("id") for row in rows} <= set(ids):
+        answered = {plain(row, "id") for row in rows}
+        if not answered <= set(ids):
             msg = "Missive GET /messages/…: the answer holds other messages than were asked for"
             raise PagingError(msg)
         yield from ((row, reply) for row in rows)
+        # What is left out may be gone, or more than one call takes: only asked for alone it can be told.
+        missing = [item for item in ids if item not in answered]
+        if missing and len(ids) > 1:
+            smaller = len(missing) if answered else (len(missing) + 1) // 2
+            for start in range(0, len(missing), smaller):
+                yield from self._fetch_batch(missing[start : start + smaller], fresh=fresh)
 
     def _page(self, path: str, key: str, params: dict[str, str], *, until: int | None, fresh: bool) -> Page:
         if until is not None:

@@ -28,6 +28,7 @@ from twm_pipeline.records import (
     to_json,
 )
 from twm_pipeline.sources.fields import (
+    plain,
     read_bool,
     read_calendar_date,
     read_id,
@@ -158,7 +159,7 @@ class TeamworkSource:
         extra = {"ids": ",".join(map(str, ids))}
         page = self.fetch_tasks(page_size=max(len(ids), 2), extra=extra, fresh=fresh)
         wanted = set(ids)
-        if any(read_id(row, "id") not in wanted for row in page.rows):
+        if any(plain(row, "id") not in wanted for row in page.rows):
             msg = "Teamwork GET tasks.json?ids=…: the answer holds other tasks than were asked for"
             raise PagingError(msg)
         return page
@@ -171,7 +172,7 @@ class TeamworkSource:
         """
         reply = self.session.get(f"{API}/tasks/{task_id}.json", {"include": _INCLUDE})
         row = reply.data.get("task") if isinstance(reply.data, dict) else None
-        if not isinstance(row, dict) or read_id(row, "id") != task_id:
+        if not isinstance(row, dict) or plain(row, "id") != task_id:
             msg = f"Teamwork GET tasks/{task_id}.json: the answer is not this task"
             raise PagingError(msg)
         return Page(rows=[row], included=_included(reply.data), has_more=False, reply=reply)
@@ -185,7 +186,7 @@ class TeamworkSource:
         reply = self.session.get(f"{API}/{stream}/{object_id}.json")
         data = reply.data if isinstance(reply.data, dict) else {}
         found = (value for value in data.values() if isinstance(value, dict))
-        row = next((value for value in found if read_id(value, "id") == object_id), None)
+        row = next((value for value in found if plain(value, "id") == object_id), None)
         if row is None:
             msg = f"Teamwork GET {stream}/{object_id}.json: the answer is not this row"
             raise PagingError(msg)
@@ -227,7 +228,7 @@ class TeamworkSource:
         for number in range(1, MAX_PAGES):
             reply = self.session.get("/teams.json", {"page": str(number), "pageSize": "250"})
             rows = _rows(reply.data, "teams")
-            ids = {row.get("id") for row in rows}
+            ids = {plain(row, "id") for row in rows}
             if not rows or ids <= known:
                 break
             known |= ids
@@ -240,7 +241,7 @@ class TeamworkSource:
         before: list[Any] | None = None
         for number in range(1, MAX_PAGES):
             page = self._page(path, key, {**params, "page": str(number)}, fresh=True)
-            ids = [row.get("id") for row in page.rows]
+            ids = [plain(row, "id") for row in page.rows]
             if ids and ids == before:
                 msg = f"Teamwork GET {path}: page {number} repeats page {number - 1}"
                 raise PagingError(msg)

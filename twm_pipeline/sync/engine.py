@@ -172,6 +172,7 @@ class Pass:
     slice_is_over: Callable[[], bool] = lambda: False
     on_commit: Callable[[PassReport], None] = lambda _: None
     report: PassReport = field(init=False)
+    started: float = field(default_factory=time.monotonic)
     vendor_now: datetime | None = None
     vendor_began: datetime | None = None
 
@@ -193,8 +194,18 @@ class Pass:
             name = type(error.orig).__name__
             msg = f"The mirror's PostgreSQL does not answer ({name}); the batch is not stored."
             raise DatabaseUnavailableError(msg) from error
+        self.count_traffic()
         self.on_commit(self.report)
         self.should_stop()
+
+    def count_traffic(self) -> None:
+        """Bring the report's requests, answers 429 and times up to date."""
+        usage = self.session.budget.usage
+        self.report.requests = self.session.traffic.attempts
+        self.report.retries = self.session.traffic.retries
+        self.report.throttled = usage.throttled
+        self.report.waited_seconds = round(usage.waited_seconds, 3)
+        self.report.seconds = round(time.monotonic() - self.started, 3)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -238,7 +249,7 @@ class Pass:
             try:
                 observed.append(Observed(record=parser(row), seq=reply.seq))
             except RecordError as error:
-                problems.append(_problem(stream, row, error))
+                problems.append(unusable_row(stream, row, str(error)))
         return observed, problems
 
     def store(
@@ -306,11 +317,12 @@ class Pass:
         return ids, self.session.last_seq + 1
 
 
-def _problem(stream: str, row: Json, error: RecordError) -> SetAside:
+def unusable_row(stream: str, row: Json, reason: str) -> SetAside:
+    """Return *row* as a record to set aside; one without an id is known by its digest."""
     object_id = row.get("id")
     if not isinstance(object_id, (str, int)):
         object_id = "without-id-" + digest(row).hex()
-    return SetAside(stream=stream, object_id=str(object_id), reason=str(error), raw=row)
+    return SetAside(stream=stream, object_id=str(object_id), reason=reason, raw=row)
 
 
 def _store_halving(
@@ -384,15 +396,12 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
             should_stop=should_stop,
             slice_is_over=slice_is_over,
             on_commit=on_commit,
+            started=started,
         )
         try:
             yield work
         finally:
-            work.report.requests = session.traffic.attempts
-            work.report.retries = session.traffic.retries
-            work.report.throttled = budget.usage.throttled
-            work.report.waited_seconds = round(budget.usage.waited_seconds, 3)
-            work.report.seconds = round(time.monotonic() - started, 3)
+            work.count_traffic()
 
 
 def configured_sources(settings: Settings) -> tuple[Source, ...]:

@@ -41,7 +41,7 @@ from twm_pipeline.sources.missive import (
     parse_message,
     stub_digest,
 )
-from twm_pipeline.sync.engine import RECORD_FAULTS, STREAMS, Pass, PassOptions, ensure_account
+from twm_pipeline.sync.engine import RECORD_FAULTS, STREAMS, Pass, PassOptions, ensure_account, unusable_row
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 from twm_pipeline.sync.walks import walk_down
 
@@ -73,6 +73,7 @@ class Due:
     complete: bool = False
     stubs: dict[str, tuple[Json, Reply]] = field(default_factory=dict)
     comments: list[tuple[Json, Reply]] = field(default_factory=list)
+    unusable: list[SetAside] = field(default_factory=list)
     absent_messages: list[str] = field(default_factory=list)
     absent_comments: list[str] = field(default_factory=list)
 
@@ -322,6 +323,7 @@ class MissivePass:
                 store.unmerge(connection, counts.written_ids)
                 self._mark_absent(connection, due)
             moved_from = store.conversations_of(connection, [str(item.record.id) for item in emails])
+            email_problems += [problem for due in batch for problem in due.unusable]
             counts = self.work.store(connection, EMAILS, emails, email_problems, cleaned=cleaned)
             suspects = _left_behind(moved_from, emails, set(counts.written_ids))
             if not self.scope.shows_everything and counts.written_ids:
@@ -378,7 +380,10 @@ class MissivePass:
         ended = False
         for page in self._children(due, "messages", fresh=fresh, expects=bool(count)):
             for row in page.rows:
-                message_id = str(row.get("id"))
+                message_id = row.get("id")
+                if not isinstance(message_id, str) or not message_id:
+                    due.unusable.append(unusable_row("emails", row, "a listed message has no id"))
+                    continue
                 found.add(message_id)
                 if message_id not in known or known[message_id] != stub_digest(row):
                     due.stubs[message_id] = (row, page.reply)

@@ -24,7 +24,7 @@ from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
 from twm_pipeline.mirror.tables import DIRECTORIES, TASKS, table_of
 from twm_pipeline.mirror.tombstones import mark_inaccessible, mark_missing, tombstone
 from twm_pipeline.mirror.upserts import Observed, insert_unknown
-from twm_pipeline.sources.fields import read_iso
+from twm_pipeline.sources.fields import plain, read_iso
 from twm_pipeline.sources.teamwork import (
     IDS_PER_CALL,
     INCLUDED,
@@ -298,7 +298,7 @@ class TeamworkPass:
         for start in range(0, len(ids), IDS_PER_CALL):
             chunk = list(ids[start : start + IDS_PER_CALL])
             page = self.api.fetch_tasks_by_id(chunk)
-            found = {row.get("id") for row in page.rows}
+            found = {plain(row, "id") for row in page.rows}
             self.store_tasks([page])
             if rest := [item for item in chunk if item not in found]:
                 gone += self._refresh_hidden(rest)
@@ -310,9 +310,9 @@ class TeamworkPass:
             page_size=max(len(ids), 2),
             extra={"ids": ",".join(map(str, ids)), "deletedOnly": "true", "showDeleted": "true"},
         )
-        wanted = [row for row in deleted.rows if row.get("id") in ids]
+        wanted = [row for row in deleted.rows if plain(row, "id") in ids]
         self.store_tasks([replace(deleted, rows=wanted)])
-        found = {row.get("id") for row in wanted}
+        found = {plain(row, "id") for row in wanted}
         gone = []
         for task_id in ids:
             if task_id in found:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twm_pipeline.errors import PagingError, RecordError
+from twm_pipeline.sources.fields import plain
 from twm_pipeline.sources.teamwork import updated_at
 
 if TYPE_CHECKING:
@@ -118,15 +119,16 @@ def _check_order(page: teamwork.Page, after: datetime | None) -> str | None:
 
 
 def _keys_of(pages: Iterable[teamwork.Page]) -> set[tuple[Any, Any]]:
-    return {(row.get("id"), row.get("updatedAt")) for page in pages for row in page.rows}
+    return {_key(row) for page in pages for row in page.rows}
+
+
+def _key(row: Json) -> tuple[Any, Any]:
+    return plain(row, "id"), plain(row, "updatedAt")
 
 
 def _only_new(pages: Iterable[teamwork.Page], seen: set[tuple[Any, Any]]) -> tuple[teamwork.Page, ...]:
     """Return *pages* without rows that were yielded in this very version a step before."""
-    return tuple(
-        replace(page, rows=[row for row in page.rows if (row.get("id"), row.get("updatedAt")) not in seen])
-        for page in pages
-    )
+    return tuple(replace(page, rows=[row for row in page.rows if _key(row) not in seen]) for page in pages)
 
 
 def _read_block(
@@ -210,7 +212,7 @@ def walk_down(
         if not page.rows and boundary is not None and still_there(boundary):
             msg = "Missive: an empty page where a row is known to be"
             raise PagingError(msg)
-        recent.append({row.get("id") for row in page.rows})
+        recent.append({plain(row, "id") for row in page.rows})
         honest = _honest_times(page, time_of)
         times = honest or [moment for row in page.rows if (moment := time_of(row)) is not None]
         ended = len(page.rows) < page.limit or not times
@@ -237,7 +239,7 @@ def _next_page(
     page: missive.Page
     for until in (None,) if boundary is None else (boundary + 1, boundary, boundary - 1):
         page = _ask_down(fetch, until, time_of)
-        rows = [row for row in page.rows if row.get("id") not in seen]
+        rows = [row for row in page.rows if plain(row, "id") not in seen]
         if rows or len(page.rows) < page.limit:
             return page, rows
     msg = f"Missive: paging is stuck at {boundary}"

@@ -103,6 +103,16 @@ def window_lock(engine: Engine, source: Source) -> Iterator[WindowLock | None]:
         connection.close()
 
 
+def holds_window(connection: Connection, source: Source) -> bool:
+    """Return whether any process holds the window's lock of *source* in this database."""
+    query = text(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :key AND objid = :number"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND granted"
+    )
+    held = connection.execute(query, {"key": WINDOW_LOCK, "number": WINDOW_NUMBERS[source]}).scalar_one()
+    return bool(held)
+
+
 def run_pass(  # noqa: PLR0913 - the one place where a pass is put together
     engine: Engine,
     settings: Settings,
@@ -146,10 +156,17 @@ def run_reconcile(
     source: Source,
     *,
     options: ReconcileOptions,
+    should_stop: Callable[[], None] = lambda: None,
     on_commit: Callable[[PassReport], None] = lambda _: None,
 ) -> tuple[dict[str, int], PassReport]:
-    """Sweep *source* completely; return rows gone per stream, and the report."""
-    with open_pass(engine, settings, source, owns_checkpoints=False, on_commit=on_commit) as work:
+    """Sweep *source* completely; return rows gone per stream, and the report.
+
+    Raises:
+        WindowClosedError: If *should_stop* ended it; what is stored stays.
+    """
+    with open_pass(
+        engine, settings, source, owns_checkpoints=False, should_stop=should_stop, on_commit=on_commit
+    ) as work:
         gone = reconcile(work, options)
     return gone, work.report
 
@@ -173,6 +190,7 @@ class Window:
         seconds: How long it lasts; 0: until one pass is complete.
         on_report: Told after every pass.
         on_commit: Told after every commit.
+        should_stop: Asked now and then; raises `WindowClosedError` when somebody wants the window to end.
         sleep: Replaced by tests.
     """
 
@@ -182,16 +200,21 @@ class Window:
     seconds: float
     on_report: Callable[[PassReport], None] = lambda _: None
     on_commit: Callable[[PassReport], None] = lambda _: None
+    should_stop: Callable[[], None] = lambda: None
     sleep: Callable[[float], None] = time.sleep
 
     def run(self, options: PassOptions) -> bool:
         """Run passes until the time is over; return False when another window holds the lock.
 
-        A pass without the lock (on demand, beside a window) still runs, but moves no checkpoint.
+        A pass without the lock (on demand, beside a window) still runs, but moves no checkpoint. One that
+        moves none anyway, such as reading again from a date, does without the lock and is in nobody's way.
 
         Raises:
             TwmError: What stopped the source; an outage only if it lasted to the end of the window.
         """
+        if not options.moves_checkpoints:
+            self._loop(options, None)
+            return True
         with window_lock(self.engine, self.source) as lock:
             if lock is None and options == PassOptions() and self.seconds > 0:
                 return False
@@ -236,6 +259,7 @@ class Window:
         slice_ends = time.monotonic() + self.settings.periodic_backfill_interval
 
         def should_stop() -> None:
+            self.should_stop()
             if lock is not None:
                 lock.verify()
             if deadline is not None and time.monotonic() >= deadline:
@@ -264,6 +288,7 @@ class Window:
     def _wait(self, seconds: float, lock: WindowLock | None) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
+            self.should_stop()
             self.sleep(min(left, LONGEST_SLEEP_SECONDS))
             if lock is not None:
                 lock.verify()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twm_pipeline.errors import PagingError
 from twm_pipeline.http import Reply
 from twm_pipeline.sources import missive, teamwork
-from twm_pipeline.sync.walks import walk_down, walk_up
+from twm_pipeline.sync.walks import UpStep, walk_down, walk_up
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 NOW = EPOCH + timedelta(days=400)
@@ -86,7 +86,7 @@ def test_every_task_is_read_in_its_last_version_however_rows_move(seconds, page_
 @given(seconds=st.lists(st.integers(0, 12), min_size=1, max_size=40), page_size=st.integers(1, 7))
 def test_nothing_below_the_reported_newest_is_missing_after_any_step(seconds, page_size):
     vendor = TeamworkList(dict(enumerate(seconds)), page_size)
-    seen: list = []
+    seen: list[UpStep] = []
 
     for step in walk_up(vendor.fetch, start=None):
         seen.append(step)
@@ -132,7 +132,7 @@ def test_a_list_in_another_order_is_an_error():
     page = teamwork.Page(rows=rows, included={}, has_more=False, reply=reply())
 
     with pytest.raises(PagingError, match="another one"):
-        list(walk_up(lambda after, number: page, start=None))
+        list(walk_up(lambda _after, _number: page, start=None))
 
 
 def test_the_same_page_for_every_query_is_an_error_and_no_endless_loop():
@@ -140,12 +140,12 @@ def test_the_same_page_for_every_query_is_an_error_and_no_endless_loop():
     page = teamwork.Page(rows=rows, included={}, has_more=True, reply=reply())
 
     with pytest.raises(PagingError):
-        list(walk_up(lambda after, number: page, start=None))
+        list(walk_up(lambda _after, _number: page, start=None))
 
 
 def test_one_repeated_page_in_the_middle_loses_no_row():
     vendor = TeamworkList({n: n for n in range(30)}, page_size=5)
-    pages: list = []
+    pages: list[teamwork.Page] = []
 
     def fetch(after, number):
         page = vendor.fetch(after, number)
@@ -160,7 +160,7 @@ def test_one_repeated_page_in_the_middle_loses_no_row():
 @pytest.mark.parametrize("repeated", [2, 3, 4, 5])
 def test_a_repeated_page_among_rows_of_one_second_loses_no_row(repeated):
     vendor = TeamworkList({n: 7 if n < 20 else 8 for n in range(25)}, page_size=5)
-    pages: list = []
+    pages: list[teamwork.Page] = []
 
     def fetch(after, number):
         page = vendor.fetch(after, number)
@@ -286,14 +286,14 @@ def test_an_empty_page_where_a_row_is_known_to_be_stops_the_walk_with_an_error()
         return missive.Page(rows=[], limit=5, reply=page.reply) if vendor.requests > 2 else page
 
     with pytest.raises(PagingError, match="known to be"):
-        ids_of(walk_down(fetch, time_of=time_of, still_there=lambda moment: True))
+        ids_of(walk_down(fetch, time_of=time_of, still_there=lambda _: True))
 
 
 def test_a_page_that_ignores_until_is_an_error():
     vendor = MissiveList({str(n): n for n in range(40)}, limit=5)
 
     with pytest.raises(PagingError, match="newer rows"):
-        ids_of(walk_down(lambda until: vendor.fetch(None), time_of=time_of))
+        ids_of(walk_down(lambda _: vendor.fetch(None), time_of=time_of))
 
 
 def test_a_short_list_costs_one_request():

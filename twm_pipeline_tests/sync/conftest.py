@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from twm_pipeline.records import Source
+from twm_pipeline.sandbox import Sandbox, SandboxControl, SandboxOptions
+from twm_pipeline.settings import Settings
+from twm_pipeline.sync.engine import PassOptions, PassReport
+from twm_pipeline.sync.window import run_pass
+
+
+@dataclass
+class Account:
+    """A sandbox account and the mirror that follows it."""
+
+    box: Sandbox
+    engine: Engine
+    settings: Settings
+
+    @property
+    def control(self) -> SandboxControl:
+        return self.box.control
+
+    def sync(self, source: Source, **options: Any) -> PassReport:
+        """Do one pass and return its report."""
+        return run_pass(self.engine, self.settings, source, options=PassOptions(**options))
+
+    def requests(self, source: Source) -> int:
+        return self.control.request_count(source)
+
+    def query(self, statement: str, **values: Any) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(text(statement), values))
+
+    def scalar(self, statement: str, **values: Any) -> Any:
+        return self.query(statement, **values)[0][0]
+
+    def change(self, **settings: Any) -> Account:
+        """Return the same account as it is seen with other settings."""
+        return Account(self.box, self.engine, self.settings.model_copy(update=settings))
+
+
+Open = Callable[..., Account]
+
+
+@pytest.fixture
+def open_account(engine: Engine, settings: Settings) -> Iterator[Open]:
+    """Open accounts whose sandbox ends with the test."""
+    running: list[Sandbox] = []
+
+    def begin(**options: Any) -> Account:
+        box = Sandbox(SandboxOptions(**{"tasks": 80, "conversations": 60, **options}))
+        running.append(box.__enter__())
+        return Account(box, engine, settings_of(box, settings))
+
+    yield begin
+    for box in running:
+        box.__exit__(None, None, None)
+
+
+def settings_of(box: Sandbox, settings: Settings) -> Settings:
+    """Return *settings* with the sandbox as both vendors and budgets that never wait."""
+    from twm_pipeline.settings import load_settings  # noqa: PLC0415 - after the fixture hid the developer's own
+
+    return load_settings(
+        **settings.model_dump(exclude_defaults=True),
+        teamwork_base_url=box.teamwork_url,
+        teamwork_api_key=box.teamwork_key,
+        missive_base_url=box.missive_url,
+        missive_api_token=box.missive_token,
+        budget_time_scale=1000,
+    )
+
+
+@pytest.fixture
+def account(open_account: Open) -> Account:
+    return open_account()
