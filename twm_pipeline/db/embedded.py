@@ -39,6 +39,7 @@ HOST = "127.0.0.1"
 ROLE = "twm"
 PORTS = range(15_432, 25_432)  # below the ones that systems give to outgoing connections
 LAUNCH_SECONDS = 30
+AUTHENTICATION = "scram-sha-256"  # asked for, or whoever else listens on our port could ask for the password
 
 OPTIONS = {
     "max_connections": "100",
@@ -133,7 +134,7 @@ class EmbeddedServer:
             dbname="postgres",
             connect_timeout=timeout_seconds,
             autocommit=True,
-            require_auth="scram-sha-256",  # whoever else may listen on this port is not told the password
+            require_auth=AUTHENTICATION,
         )
 
     def url(self, database: str) -> URL:
@@ -145,6 +146,7 @@ class EmbeddedServer:
             host=HOST,
             port=self._port(),
             database=database,
+            query={"require_auth": AUTHENTICATION},
         )
 
     def create_database(self, name: str) -> None:

@@ -22,6 +22,8 @@ from twm_pipeline.db import (
 )
 from twm_pipeline.errors import ConfigError, DatabaseUnavailableError
 
+ENCRYPTION_REQUEST_BYTES = 8
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes accounts and opens folders")
 
 
@@ -242,7 +244,8 @@ class TestThePassword:
         def listen(listener: socket.socket) -> None:
             connection, _ = listener.accept()
             with connection:
-                heard.append(connection.recv(1000))
+                while len(connection.recv(1000)) == ENCRYPTION_REQUEST_BYTES:
+                    connection.sendall(b"N")
                 connection.sendall(b"R\0\0\0\x08\0\0\0\x03")  # asks for the password in clear text
                 heard.append(connection.recv(1000))
 
@@ -253,7 +256,7 @@ class TestThePassword:
             thread.join()
 
         assert not alive
-        assert b"".join(heard).find(running.url("postgres").password.encode()) == -1
+        assert heard == [b""]
 
     def test_that_is_lost_is_reported_at_once(self, running):
         running.stop()
