@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,12 +56,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def announce(description: dict[str, Any]) -> None:
-    """Print addresses and keys as one line."""
-    sys.stdout.write(json.dumps(description) + "\n")
-    sys.stdout.flush()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Serve until told to stop."""
     given = build_parser().parse_args(arguments)
@@ -80,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         changes_per_hour=given.changes_per_hour,
         latency_seconds=given.latency,
     )
-    serve(options, announce)
+    serve(options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MINUTE_SECONDS = 60.0
 
@@ -15,16 +15,18 @@ class Verdict:
     """What a budget says to one request.
 
     Attributes:
-        allowed: False when the request is over the limit.
+        allowed: False when the request is over a limit; then it broke the budget.
         limit: Requests per window of the window that is nearest to its limit.
         remaining: Requests left in that window.
         reset_seconds: Real seconds until that window has room again.
+        violation: `budget` or `concurrency` when it is not allowed.
     """
 
     allowed: bool
     limit: int
     remaining: int
     reset_seconds: float
+    violation: str | None = None
 
 
 class Window:
@@ -89,21 +91,28 @@ class Budget:
             window.clear()
 
     def admit(self, now: float) -> Verdict:
-        """Judge a request at monotonic *now* and count it if it is let through."""
+        """Judge a request at monotonic *now*; one that is let through counts until `release`."""
+        verdict = self._judge(now)
+        if verdict.allowed:
+            self.active += 1
+            self.peak = max(self.peak, self.active)
+        return verdict
+
+    def release(self) -> None:
+        """Note that a request which was let through is over."""
+        self.active -= 1
+
+    def _judge(self, now: float) -> Verdict:
         if not self.scale:
             limit = self.windows[0].limit()
             return Verdict(allowed=True, limit=limit, remaining=limit, reset_seconds=MINUTE_SECONDS)
         sliding = self.sliding()
         verdicts = [window.look(now, scale=self.scale, sliding=sliding) for window in self.windows]
         worst = min(verdicts, key=lambda item: (item.allowed, item.remaining, -item.reset_seconds))
-        if self.concurrency is not None and self.active > self.concurrency:
-            return Verdict(allowed=False, limit=worst.limit, remaining=worst.remaining, reset_seconds=1.0)
-        if worst.allowed:
-            for window in self.windows:
-                window.count(now)
-        return Verdict(
-            allowed=worst.allowed,
-            limit=worst.limit,
-            remaining=max(worst.remaining - 1, 0),
-            reset_seconds=worst.reset_seconds,
-        )
+        if not worst.allowed:
+            return replace(worst, violation="budget")
+        if self.concurrency is not None and self.active >= self.concurrency:
+            return replace(worst, allowed=False, reset_seconds=1.0, violation="concurrency")
+        for window in self.windows:
+            window.count(now)
+        return replace(worst, remaining=worst.remaining - 1)

@@ -190,35 +190,40 @@ class Gate:
             query=scope["query_string"].decode("latin-1"),
             at=time.monotonic(),
         )
-        budget = self.vendor.budget
-        budget.active += 1
-        budget.peak = max(budget.peak, budget.active)
         try:
             await self._answer(scope, receive, send, entry)
         finally:
-            budget.active -= 1
             self.log.add(entry)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, entry: Entry) -> None:
-        request = Request(scope, receive)
-        fault: Fault | None = None
-        if not self.vendor.is_authorised(request.headers.get("authorization", "")):
-            answer = from_response(self.vendor.error(401))
-        else:
-            verdict = self.vendor.budget.admit(entry.at)
-            if verdict.allowed:
-                fault = self.faults.pick(self.vendor.name, entry.path)
-                answer = await self._inside(request, receive, entry, fault)
-            else:
-                busy = self.vendor.budget.concurrency
-                entry.violation = "concurrency" if busy and self.vendor.budget.active > busy else "budget"
-                answer = self._too_many(verdict.reset_seconds)
-            answer.headers |= self.vendor.budget_headers(verdict, answer.status)
+        request, vendor = Request(scope, receive), self.vendor
+        if not vendor.is_authorised(request.headers.get("authorization", "")):
+            await self._finish(scope, send, entry, from_response(vendor.error(401)))
+            return
+        verdict = vendor.budget.admit(entry.at)
+        entry.violation = verdict.violation
+        if not verdict.allowed:
+            answer = self._too_many(verdict.reset_seconds)
+            answer.headers |= vendor.budget_headers(verdict, answer.status)
+            await self._finish(scope, send, entry, answer)
+            return
+        try:
+            fault = self.faults.pick(vendor.name, entry.path)
+            answer = await self._inside(request, receive, entry, fault)
+            answer.headers |= vendor.budget_headers(verdict, answer.status)
+            await self._finish(scope, send, entry, answer, fault=fault)
+        finally:
+            vendor.budget.release()
+
+    async def _finish(
+        self, scope: Scope, send: Send, entry: Entry, answer: Answer, *, fault: Fault | None = None
+    ) -> None:
+        """Send an answer, or break the connection over it."""
         if self.latency_seconds:
             await asyncio.sleep(self.latency_seconds)
         answer.headers["date"] = http_date(self.vendor.clock.time())
         entry.status = answer.status
-        if fault is not None and fault.kind.startswith("reset"):
+        if fault is not None and entry.fault is not None and fault.kind.startswith("reset"):
             await self._reset(scope, send, answer, midway=fault.kind == "reset_midway")
         else:
             await self._send(send, answer)

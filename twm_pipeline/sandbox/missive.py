@@ -159,6 +159,9 @@ class Missive(Vendor):
         limit = self._limit(request, CONVERSATION_LIMITS)
         until = optional_number(request, "until")
         wanted = contact_test(request)
+        organization = request.query_params.get("organization", self.account.organization["id"])
+        if organization != self.account.organization["id"] and not shared_mailbox(request):
+            return JSON({"conversations": []})
         found: list[Conversation] = []
         for conversation in self._newest_first(until):
             if len(found) >= limit and conversation.last_activity_at != found[-1].last_activity_at:
@@ -540,6 +543,11 @@ def contact_test(request: Request) -> Callable[[Conversation], bool]:
         )
 
     return test
+
+
+def shared_mailbox(request: Request) -> bool:
+    """Say whether a request names a mailbox by id, for which the organisation does not count."""
+    return any(name in request.query_params for name in ID_MAILBOXES)
 
 
 def is_uuid(value: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import json
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -191,6 +193,11 @@ class Sandbox:
             raise RuntimeError("the sandbox is not running")
         return self._world
 
+    @property
+    def is_running(self) -> bool:
+        """Say whether the thread serves."""
+        return self._thread is not None and self._thread.is_alive()
+
     def truth(self) -> Iterator[dict[str, Any]]:
         """Yield everything that exists, read in this process."""
         return self.world.control.truth()
@@ -263,6 +270,12 @@ class Sandbox:
             server.run(sockets=[self._socket])
 
 
-def serve(options: SandboxOptions, on_start: Callable[[dict[str, Any]], None]) -> None:
+def announce(description: dict[str, Any]) -> None:
+    """Print addresses and keys as one line of JSON."""
+    sys.stdout.write(json.dumps(description) + "\n")
+    sys.stdout.flush()
+
+
+def serve(options: SandboxOptions, on_start: Callable[[dict[str, Any]], None] = announce) -> None:
     """Serve until SIGINT or SIGTERM; *on_start* gets the addresses and keys once it listens."""
     Sandbox(options).run(on_start)

@@ -20,7 +20,14 @@ from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.budgets import MINUTE_SECONDS, Budget, Verdict, Window
 from twm_pipeline.sandbox.gate import JSON, Vendor
 from twm_pipeline.sandbox.options import TEAMWORK_KEY, Clock, Json, iso
-from twm_pipeline.sandbox.teamwork_account import Person, Task, TaskComment, TeamworkAccount, Timelog
+from twm_pipeline.sandbox.teamwork_account import (
+    Activity,
+    Person,
+    Task,
+    TaskComment,
+    TeamworkAccount,
+    Timelog,
+)
 from twm_pipeline.sandbox.teamwork_query import (
     DEFAULT_PAGE_SIZE,
     InvalidParameterError,
@@ -429,6 +436,7 @@ class Teamwork(Vendor):
             if (deleted or item.deleted_at is None)
             and (users is None or item.posted_by in users)
             and in_range(changed_at(item), after, before, inclusive=inclusive)
+            and account.tasks[item.task_id].deleted_at is None
             and account.is_visible(account.tasks[item.task_id])
         ]
         if ask.text("orderBy").lower() == "date":
@@ -459,9 +467,10 @@ class Teamwork(Vendor):
         start, end = ask.instant("startDate"), ask.day_end("endDate")
         kinds, ids = set(ask.names("activityTypes")), ask.ids("itemIds")
 
-        def seen(project_id: int | None) -> bool:
-            project = None if project_id is None else account.projects[project_id]
-            return project is None or project.accessible
+        def seen(item: Activity) -> bool:
+            task = account.tasks.get(item.item_id) if item.item_type == "task" else None
+            project = None if item.project_id is None else account.projects[item.project_id]
+            return (task is None or not task.hidden) and (project is None or project.accessible)
 
         found = [
             item
@@ -469,7 +478,7 @@ class Teamwork(Vendor):
             if (not kinds or item.item_type in kinds)
             and (ids is None or item.item_id in ids)
             and in_range(item.at, start, end, inclusive=True)
-            and seen(item.project_id)
+            and seen(item)
         ]
         newest = self.answers["teamwork.activity_order"] == "newest_first"
         found.sort(key=lambda item: (item.at, item.id), reverse=newest)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -12,8 +13,15 @@ ANCHOR = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 Start = Callable[..., Sandbox]
 
 
+@pytest.fixture(scope="session")
+def closer() -> Iterator[ThreadPoolExecutor]:
+    """Stop sandboxes beside the next tests: a server takes a moment to end."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(closer: ThreadPoolExecutor) -> Iterator[Start]:
     """Start sandboxes that end with the test."""
     running: list[Sandbox] = []
 
@@ -24,7 +32,7 @@ def start() -> Iterator[Start]:
 
     yield begin
     for box in running:
-        box.__exit__(None, None, None)
+        closer.submit(box.__exit__, None, None, None)
 
 
 @pytest.fixture

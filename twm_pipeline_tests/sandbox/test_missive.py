@@ -106,6 +106,7 @@ def test_conversations_filter_by_address_and_domain(missive: MissiveClient) -> N
 
     assert 0 < len(by_email) < len(by_domain)
     assert missive.conversations(email="nobody@example.com") == []
+    assert missive.conversations(organization=UNKNOWN) == []
 
 
 @pytest.mark.parametrize(("answer", "status"), [("cap", 200), ("400", 400)])

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 import requests
@@ -77,7 +76,7 @@ def test_a_thread_ends_with_its_context_and_frees_the_port() -> None:
         url, port = box.url, int(box.url.rpartition(":")[2])
         assert requests.get(f"{url}/health", timeout=5).json() == {"status": "ok"}
 
-    assert not [thread for thread in threading.enumerate() if thread.name == "sandbox"]
+    assert not box.is_running
     with Sandbox(SandboxOptions(tasks=5, conversations=5, port=port)) as again:
         assert again.url == url
 
