@@ -44,7 +44,7 @@ from twm_pipeline.sync.plan import MISSING_WAIT, check_mass_deletion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from datetime import date, datetime, timedelta
+    from datetime import date, datetime
 
     from sqlalchemy import Connection, Engine
 
@@ -288,24 +288,38 @@ class Pass:
         except DBAPIError as error:
             logger.debug("progress could not be shown: %s", type(error).__name__)
 
-    def missing_for_good(
-        self, table: Table, *, confirmed: bool, wait: timedelta = MISSING_WAIT
-    ) -> tuple[list[Any], int]:
-        """Return rows that have been missing long enough to be looked at again, and the evidence's number.
+    def require_vendor_now(self) -> datetime:
+        """Return the vendor's clock as of the newest answer.
 
-        The number lies below those of the looks to come, so what another process sees alive meanwhile is
-        newer. When there are more rows than DESIGN D5 lets absence take away, none is returned and the report
-        says so.
+        Raises:
+            PagingError: If nothing has been read yet.
+        """
+        if self.vendor_now is None:
+            msg = f"{self.source}: nothing has been read yet"
+            raise PagingError(msg)
+        return self.vendor_now
+
+    def long_missing(self, table: Table) -> tuple[list[Any], int]:
+        """Return rows missing for ten minutes or more, and the number of the evidence to come.
+
+        The number lies below those of the looks to come: what another process sees alive meanwhile is newer.
         """
         if self.vendor_now is None:
             return [], 0
         with self.read() as connection:
-            ids = long_missing(connection, table, before=self.vendor_now - wait)
+            ids = long_missing(connection, table, before=self.vendor_now - MISSING_WAIT)
+        return ids, self.session.last_seq + 1
+
+    def may_bury(self, table: Table, *, wanted: int, confirmed: bool) -> bool:
+        """Return whether absence may take away *wanted* rows (DESIGN D5); where not, the report says so."""
+        if not wanted:
+            return True
+        with self.read() as connection:
             recent, living = recent_absences(connection, table), count_rows(connection, table)
         try:
             check_mass_deletion(
                 f"{table.source}/{table.stream}",
-                wanted=len(ids),
+                wanted=wanted,
                 recent=recent,
                 living=living,
                 confirmed=confirmed,
@@ -313,8 +327,8 @@ class Pass:
         except MassDeletionError as error:
             logger.error("%s", error)  # noqa: TRY400 - the pass goes on with everything else
             self.report.held_deletions.append(str(error))
-            return [], 0
-        return ids, self.session.last_seq + 1
+            return False
+        return True
 
 
 def unusable_row(stream: str, row: Json, reason: str) -> SetAside:

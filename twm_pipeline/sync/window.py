@@ -150,7 +150,7 @@ def run_pass(  # noqa: PLR0913 - the one place where a pass is put together
     return work.report
 
 
-def run_reconcile(
+def run_reconcile(  # noqa: PLR0913 - as run_pass
     engine: Engine,
     settings: Settings,
     source: Source,

@@ -1,0 +1,22 @@
+"""The one `Definitions` of the project: wiring only, nothing is reached on import."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from twm_pipeline.defs.assets import source_assets
+from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
+from twm_pipeline.defs.resources import MirrorResource, VendorResource
+from twm_pipeline.defs.schedules import nightly_reconcile, poll_schedule
+from twm_pipeline.records import SOURCES
+
+defs = dg.Definitions(
+    assets=[asset for source in SOURCES for asset in source_assets(source)],
+    jobs=[*SYNC_JOBS.values(), reconcile],
+    schedules=[*(poll_schedule(source) for source in SOURCES), nightly_reconcile],
+    resources={
+        "mirror": MirrorResource(),
+        **{source: VendorResource(source=source) for source in SOURCES},
+    },
+    executor=dg.in_process_executor,
+)

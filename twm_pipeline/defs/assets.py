@@ -1,0 +1,180 @@
+"""The mirror's tables as assets: one multi-asset a vendor, whose op runs the window (DESIGN D2)."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from twm_pipeline.defs.columns import column_schema
+from twm_pipeline.defs.config import SyncConfig
+from twm_pipeline.defs.failures import as_failures
+from twm_pipeline.defs.figures import Figures
+from twm_pipeline.defs.interrupts import StopRequest, ending_gently
+from twm_pipeline.defs.ledger import Interval, Ledger
+from twm_pipeline.defs.resources import MirrorResource, VendorResource
+from twm_pipeline.errors import WindowClosedError
+from twm_pipeline.mirror.tables import TABLES
+from twm_pipeline.records import Source
+from twm_pipeline.sync.engine import STREAMS, PassOptions, PassReport
+from twm_pipeline.sync.window import Window
+
+OWNERS = ["team:operations"]
+
+DESCRIPTIONS = {
+    "teamwork/tasks": (
+        "Every task of the site, completed, private and deleted ones included. Read by what changed since"
+        " the checkpoint; deleted ones by a feed of their own; restored ones by the site's activity. A"
+        " deleted task stays as a row with `deleted`. People read it as the view `public.tasks`, with names"
+        " instead of ids."
+    ),
+    "teamwork/projects": (
+        "Projects, archived ones included. Read completely every DIRECTORY_INTERVAL_SECONDS, like all"
+        " directories: their rows are few and not all of their changes move a date."
+    ),
+    "teamwork/tasklists": "Task lists; a task belongs to a project through its list. A directory.",
+    "teamwork/people": "Users, collaborators, contacts: the names behind assignees and editors. A directory.",
+    "teamwork/tags": "Tags of the site and of single projects; a task holds their ids. A directory.",
+    "teamwork/companies": "Companies: owners of projects, sometimes assignees of tasks. A directory.",
+    "teamwork/teams": "Teams and who belongs to them; a task may be assigned to one. A directory.",
+    "missive/conversations": (
+        "Threads as the token's owner sees them: subject, assignees, shared labels, state. Walked newest"
+        " first, mailbox by mailbox. Threads in the trash and merged ones stay as rows with `deleted`."
+    ),
+    "missive/emails": (
+        "Messages of every channel with full bodies, as HTML and as readable text. Of a thread that changed"
+        " only what is new is read. People read it as the view `public.emails`, with a column for each"
+        " category of labels."
+    ),
+    "missive/comments": (
+        "What colleagues wrote beside a thread. Missive gives comments no version: the newest read wins."
+    ),
+}
+TOGETHER = " Conversations, messages and comments are read together: selecting one of them reads all three."
+
+
+def source_assets(source: Source) -> tuple[dg.AssetSpec, dg.AssetsDefinition]:
+    """Return the vendor's API, which is outside, and the assets that are read from it."""
+    api = _api_spec(source)
+    specs = [_table_spec(source, stream, api.key) for stream in STREAMS[source]]
+
+    @dg.multi_asset(
+        name=f"{source}_window",
+        specs=specs,
+        can_subset=True,
+        required_resource_keys={"mirror", source},
+        description=f"One pass over {source.capitalize()}, or a window of passes.",
+    )
+    def window(context: dg.AssetExecutionContext, config: SyncConfig) -> Iterator[dg.MaterializeResult[None]]:
+        yield from _run(context, config, source)
+
+    return api, window
+
+
+def _api_spec(source: Source) -> dg.AssetSpec:
+    name = source.capitalize()
+    return dg.AssetSpec(
+        key=[source, "api"],
+        group_name=source,
+        description=(
+            f"{name}'s API, outside of this project. Every process reads it within one request budget."
+        ),
+        kinds={"api", source},
+        owners=OWNERS,
+    )
+
+
+def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
+    table = next(item for item in TABLES if (item.source, item.stream) == (source, stream))
+    return dg.AssetSpec(
+        key=[source, stream],
+        deps=[api],
+        group_name=source,
+        description=DESCRIPTIONS[f"{source}/{stream}"] + (TOGETHER if source == "missive" else ""),
+        kinds={"postgres", source},
+        owners=OWNERS,
+        skippable=True,
+        metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
+    )
+
+
+def _run(
+    context: dg.AssetExecutionContext, config: SyncConfig, source: Source
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Run one pass or one window, logging materializations on the way, and yield the last ones."""
+    mirror: MirrorResource = context.resources.mirror
+    vendor: VendorResource = getattr(context.resources, source)
+    results: list[dg.MaterializeResult[None]] = []
+    with ending_gently() as stop, as_failures():
+        settings = mirror.settings()
+        streams = [key.path[-1] for key in context.selected_asset_keys]
+        options = config.to_options(source, streams)
+        if (reason := vendor.why_switched_off(settings)) is not None:
+            context.log.warning(reason)
+            return
+        with mirror.opened(context.log) as engine:
+            window = Window(engine, settings, source, config.window_seconds)
+            results = _listen(context, window, options=options, streams=streams, stop=stop)
+    yield from results
+
+
+def _listen(
+    context: dg.AssetExecutionContext,
+    window: Window,
+    *,
+    options: PassOptions,
+    streams: list[str],
+    stop: StopRequest,
+) -> list[dg.MaterializeResult[None]]:
+    """Run *window* to its end; return the last materialization of each selected stream."""
+    figures = Figures(window.engine, window.source)
+
+    def log(stream: str, interval: Interval) -> None:
+        metadata = figures.metadata(stream, interval)
+        context.log_event(dg.AssetMaterialization(asset_key=[window.source, stream], metadata=metadata))
+
+    ledger = Ledger(streams, log=log)
+
+    def on_report(report: PassReport) -> None:
+        figures.report = report
+        ledger.note_report(report)
+        _tell(context, report)
+
+    def sleep(seconds: float) -> None:
+        stop.sleep(seconds)
+        ledger.log_due()
+
+    window.on_commit, window.on_report = ledger.note_commit, on_report
+    window.should_stop, window.sleep = stop.check, sleep
+    try:
+        ran = window.run(options)
+        stop.check()
+    except (WindowClosedError, KeyboardInterrupt):
+        ledger.log_changes()
+        raise
+    if not ran:
+        context.log.info("Another window of %s is open; this run is not needed.", window.source.capitalize())
+        return []
+    return [
+        dg.MaterializeResult(
+            asset_key=[window.source, stream], metadata=figures.metadata(stream, interval, last=True)
+        )
+        for stream, interval in ledger.close().items()
+    ]
+
+
+def _tell(context: dg.AssetExecutionContext, report: PassReport) -> None:
+    """Write one line about a pass, and one about each thing that a person should look at."""
+    figures = report.streams.values()
+    context.log.info(
+        "%s: %d rows fetched, %d written, %d deleted, %d set aside; %d requests, %d answers 429, %.1f s%s",
+        report.source,
+        sum(item.fetched for item in figures),
+        sum(item.written for item in figures),
+        sum(item.deleted for item in figures),
+        sum(item.set_aside for item in figures),
+        report.requests,
+        report.throttled,
+        report.seconds,
+        "" if report.complete else "; there is more to read",
+    )
+    for problem in (*report.problems, *report.held_deletions):
+        context.log.warning(problem)

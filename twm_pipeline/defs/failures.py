@@ -1,0 +1,68 @@
+"""The one place that turns the product's errors into Dagster's failures: retried or not, and in which words.
+
+Only the text of our own errors is shown. What a library said may hold a value of a row, that is a message's
+body or an address, so its text stays out of Dagster's event log; its class and place are enough to find it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from sqlalchemy.exc import DBAPIError
+
+from twm_pipeline.errors import ConfigError, PermanentError, RetriableError, TwmError, WindowClosedError
+
+PACKAGE_DIR = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def as_failures() -> Iterator[None]:
+    """Raise `dagster.Failure` for the errors of the product and of PostgreSQL inside."""
+    try:
+        yield
+    except TwmError as error:
+        raise to_failure(error) from None
+    except DBAPIError as error:
+        raise _database_failure(error) from None
+
+
+def to_failure(error: TwmError) -> dg.Failure:
+    """Return the failure for *error*; only what may pass by itself is worth a retry."""
+    metadata: dict[str, dg.MetadataValue] = {"error": dg.MetadataValue.text(type(error).__name__)}
+    if isinstance(error, RetriableError) and error.retry_after is not None:
+        metadata["retry_after_seconds"] = dg.MetadataValue.float(error.retry_after)
+    return dg.Failure(
+        description=str(error),
+        metadata=metadata,
+        allow_retries=not isinstance(error, ConfigError | PermanentError | WindowClosedError),
+    )
+
+
+def _database_failure(error: DBAPIError) -> dg.Failure:
+    cause = error.orig
+    metadata = {
+        "error": dg.MetadataValue.text(type(cause).__name__),
+        "sqlstate": dg.MetadataValue.text(str(getattr(cause, "sqlstate", None) or "none")),
+        "place": dg.MetadataValue.text(_place(error)),
+    }
+    return dg.Failure(
+        description=f"PostgreSQL refused a statement ({type(cause).__name__}); its batch is not stored.",
+        metadata=metadata,
+        allow_retries=True,
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of this package that *error* passed through."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(PACKAGE_DIR)
+    ]
+    if not frames:
+        return "unknown"
+    return f"{Path(frames[-1].filename).relative_to(PACKAGE_DIR)}:{frames[-1].lineno}"

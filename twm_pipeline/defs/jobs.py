@@ -1,0 +1,125 @@
+"""The jobs: a window or a pass over one vendor, and the complete sweep of both."""
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from twm_pipeline.defs.config import ReconcileConfig
+from twm_pipeline.defs.failures import as_failures
+from twm_pipeline.defs.figures import Figures
+from twm_pipeline.defs.interrupts import StopRequest, ending_gently
+from twm_pipeline.defs.ledger import Interval, Ledger
+from twm_pipeline.defs.resources import MirrorResource, why_switched_off
+from twm_pipeline.errors import MassDeletionError, TwmError, WindowClosedError
+from twm_pipeline.records import SOURCES, Source
+from twm_pipeline.sync.engine import STREAMS, PassReport
+from twm_pipeline.sync.reconcile import ReconcileOptions
+from twm_pipeline.sync.window import run_reconcile
+
+MAX_RUNTIME = "dagster/max_runtime"
+WINDOW = "twm/window"
+"""Tag of the runs that keep a window open, with the source as its value: one at a time (`dagster.yaml`)."""
+LONGEST_RUN_SECONDS = 6 * 3600
+"""For runs that people start, such as reading everything again within the vendor's budget."""
+
+
+def _sync_job(source: Source) -> UnresolvedAssetJobDefinition:
+    """Return the job that materializes all tables of *source*."""
+    return dg.define_asset_job(
+        f"{source}_sync",
+        selection=dg.AssetSelection.assets(*([source, stream] for stream in STREAMS[source])),
+        description=f"Reads what changed in {source.capitalize()}: one pass, or a window of passes.",
+        tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
+        executor_def=dg.in_process_executor,
+    )
+
+
+SYNC_JOBS: dict[Source, UnresolvedAssetJobDefinition] = {source: _sync_job(source) for source in SOURCES}
+
+
+@dg.op(required_resource_keys={"mirror"}, out=dg.Out(dg.Nothing))
+def sweep(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
+    """List everything that lives at the vendors, and look at each row that no list shows.
+
+    A vendor that fails does not keep the other one from being swept; the run fails in the end.
+    """
+    mirror: MirrorResource = context.resources.mirror
+    with ending_gently() as stop, as_failures():
+        settings = mirror.settings()
+        problems: list[TwmError] = []
+        for source in config.to_sources():
+            if (reason := why_switched_off(settings, source)) is not None:
+                context.log.warning(reason)
+                continue
+            try:
+                problems += _sweep_source(context, config, source, stop)
+            except WindowClosedError:
+                raise
+            except TwmError as error:
+                context.log.error("%s", error)  # noqa: TRY400 - the text is the product's own
+                problems.append(error)
+        if problems:
+            raise problems[0]
+
+
+def _sweep_source(
+    context: dg.OpExecutionContext, config: ReconcileConfig, source: Source, stop: StopRequest
+) -> list[MassDeletionError]:
+    """Sweep one vendor, log what was found, and return which deletions wait for a confirmation."""
+    mirror: MirrorResource = context.resources.mirror
+    options = ReconcileOptions(dry_run=config.dry_run, confirm_deletions=config.confirm_deletions)
+    with mirror.opened(context.log) as engine:
+        figures = Figures(engine, source)
+
+        def log(stream: str, interval: Interval) -> None:
+            metadata = figures.metadata(stream, interval)
+            context.log_event(dg.AssetMaterialization(asset_key=[source, stream], metadata=metadata))
+
+        ledger = Ledger(STREAMS[source], log=log)
+        gone, report = run_reconcile(
+            engine,
+            mirror.settings(),
+            source,
+            options=options,
+            should_stop=stop.check,
+            on_commit=(lambda _: None) if config.dry_run else ledger.note_commit,
+        )
+        if not config.dry_run:
+            ledger.note_report(report)
+            for stream, interval in ledger.close().items():
+                log(stream, interval)
+    _tell(context, config, gone, report)
+    return [MassDeletionError(text) for text in report.held_deletions]
+
+
+def _tell(
+    context: dg.OpExecutionContext, config: ReconcileConfig, gone: dict[str, int], report: PassReport
+) -> None:
+    verdict = "not listed any more (nothing was stored)" if config.dry_run else "gone for good"
+    context.log_event(
+        dg.AssetObservation(
+            asset_key=[report.source, "api"],
+            description="What a complete sweep found.",
+            metadata={
+                "requests": report.requests,
+                "seconds": report.seconds,
+                "dry_run": config.dry_run,
+                **{f"gone_{stream}": count for stream, count in gone.items()},
+                "held_deletions": report.held_deletions,
+                "problems": report.problems,
+            },
+        )
+    )
+    for stream, count in gone.items():
+        context.log.info("%s/%s: %d rows %s", report.source, stream, count, verdict)
+    for problem in (*report.problems, *report.held_deletions):
+        context.log.warning(problem)
+
+
+@dg.job(
+    description="A complete sweep: finds and repairs what no poll can see, such as vanished rows.",
+    tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
+    executor_def=dg.in_process_executor,
+)
+def reconcile() -> None:
+    """Sweep both vendors."""
+    sweep()

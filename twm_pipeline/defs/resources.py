@@ -1,0 +1,70 @@
+"""What the assets and jobs work with: the mirror and the vendors, as the settings describe them.
+
+The resources hold no address and no secret of their own: both are read when a run starts, so a change of
+`.env` counts from the next run on and nothing of it is shown in Dagster's UI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from twm_pipeline.db import connect_database
+from twm_pipeline.records import Source
+from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.window import prepare
+
+NEEDED: dict[Source, str] = {
+    "teamwork": "TEAMWORK_BASE_URL and TEAMWORK_API_KEY",
+    "missive": "MISSIVE_API_TOKEN",
+}
+
+
+def why_switched_off(settings: Settings, source: Source) -> str | None:
+    """Return what to set before *source* can be read, or None if it can be."""
+    if source in configured_sources(settings):
+        return None
+    return f"{source.capitalize()} is switched off: set {NEEDED[source]} in .env or the environment."
+
+
+class MirrorResource(dg.ConfigurableResource[None]):
+    """The mirror: the PostgreSQL database of `PG_DSN`, else the embedded server, which is started."""
+
+    def settings(self) -> Settings:
+        """Return the deployment's settings as they are now.
+
+        Raises:
+            ConfigError: If one of them cannot be used.
+        """
+        return load_settings()
+
+    @contextmanager
+    def opened(self, log: dg.DagsterLogManager) -> Iterator[Engine]:
+        """Give an engine on the mirror, its tables and views up to date.
+
+        Raises:
+            ConfigError: If the settings cannot be used.
+            DatabaseUnavailableError: If PostgreSQL does not answer.
+        """
+        settings = self.settings()
+        engine = connect_database(settings)
+        try:
+            for problem in prepare(engine, settings):
+                log.warning(problem)
+            yield engine
+        finally:
+            engine.dispose()
+
+
+class VendorResource(dg.ConfigurableResource[None]):
+    """One of the two vendors; its address, credentials and request budget come from the settings."""
+
+    source: str
+
+    def why_switched_off(self, settings: Settings) -> str | None:
+        """Return what to set before the vendor can be read, or None if it can be."""
+        return next((why_switched_off(settings, name) for name in NEEDED if name == self.source), None)
