@@ -12,12 +12,18 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from psycopg import sql
 from sqlalchemy import URL, Engine
 
 from twm_pipeline.db import EmbeddedServer, open_engine
 from twm_pipeline.settings import INHERITED, Settings, load_settings
+
+# No deadline: the machines are shared and noisy. HYPOTHESIS_PROFILE=long looks much further.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=5000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 FOLDER_VARIABLE = "TWM_TEST_FOLDER"
 TEMPLATE = "twm_template"

@@ -66,12 +66,32 @@ def mark_inaccessible(connection: Connection, table: Table, ids: Sequence[Any], 
     result = connection.execute(
         text(
             f"UPDATE {table.name} SET inaccessible = true, missing_since = NULL, observed_seq = :seq,"
-            " synced_at = now()"
-            " WHERE id = ANY(:ids) AND NOT deleted AND NOT inaccessible AND observed_seq < :seq"
+            " synced_at = now() WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
+            " AND (NOT inaccessible OR missing_since IS NOT NULL)"
         ),
         {"ids": list(ids), "seq": seq},
     )
     return result.rowcount
+
+
+def without_inaccessible(connection: Connection, table: Table, ids: Sequence[Any]) -> list[Any]:
+    """Return those of *ids* that are not shown as inaccessible already."""
+    rows = connection.execute(
+        text(f"SELECT id FROM {table.name} WHERE id = ANY(:ids) AND NOT inaccessible"), {"ids": list(ids)}
+    )
+    return [row.id for row in rows]
+
+
+def projects_of(connection: Connection, task_ids: Sequence[int]) -> dict[int, int | None]:
+    """Return the project of each known task, None where its list is not known."""
+    rows = connection.execute(
+        text(
+            "SELECT t.id, l.project_id FROM teamwork.tasks t"
+            " LEFT JOIN teamwork.tasklists l ON l.id = t.tasklist_id WHERE t.id = ANY(:ids)"
+        ),
+        {"ids": list(task_ids)},
+    )
+    return {row.id: row.project_id for row in rows}
 
 
 def long_missing(connection: Connection, table: Table, *, before: datetime) -> list[Any]:

@@ -62,6 +62,7 @@ _EVERYTHING = {
     "skipCounts": "true",
     "include": _INCLUDE,
 }
+_DELETED = {"deletedOnly": "true", "showDeleted": "true"}
 _VOLATILE = frozenset({"avatarUrl", "lastWorkedOn", "lastLogin", "sequence", "included"})
 
 
@@ -149,14 +150,14 @@ class TeamworkSource:
         fresh: bool = True,
     ) -> Page:
         """Return a page of deleted tasks, by a query of their own: `showDeleted` may add or replace (D3)."""
-        extra = {"deletedOnly": "true", "showDeleted": "true"}
+        extra = dict(_DELETED)
         if deleted_after is not None:
             extra["deletedAfter"] = to_param(deleted_after)
         return self.fetch_tasks(updated_after=updated_after, page=page, extra=extra, fresh=fresh)
 
-    def fetch_tasks_by_id(self, ids: list[int], *, fresh: bool = True) -> Page:
-        """Return the living tasks among up to `IDS_PER_CALL` *ids* in one call."""
-        extra = {"ids": ",".join(map(str, ids))}
+    def fetch_tasks_by_id(self, ids: list[int], *, deleted: bool = False, fresh: bool = True) -> Page:
+        """Return the living (or the deleted) tasks among up to `IDS_PER_CALL` *ids* in one call."""
+        extra = {"ids": ",".join(map(str, ids)), **(_DELETED if deleted else {})}
         page = self.fetch_tasks(page_size=max(len(ids), 2), extra=extra, fresh=fresh)
         wanted = set(ids)
         if any(plain(row, "id") not in wanted for row in page.rows):

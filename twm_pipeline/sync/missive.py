@@ -540,14 +540,14 @@ class MissivePass:
     def decide_missing(self, *, confirmed: bool = False) -> int:
         """Look again at rows missing for at least ten minutes; return how many are gone for good."""
         count = 0
-        ids, seq = self.work.missing_for_good(CONVERSATIONS, confirmed=confirmed)
-        if ids:
+        ids, seq = self.work.long_missing(CONVERSATIONS)
+        if ids and self.work.may_bury(CONVERSATIONS, wanted=len(ids), confirmed=confirmed):
             count += self._bury(CONVERSATIONS, self.refresh(ids), seq=seq)
-        ids, seq = self.work.missing_for_good(EMAILS, confirmed=confirmed)
-        if ids:
+        ids, seq = self.work.long_missing(EMAILS)
+        if ids and self.work.may_bury(EMAILS, wanted=len(ids), confirmed=confirmed):
             count += self._decide_messages(ids, seq=seq)
-        ids, seq = self.work.missing_for_good(COMMENTS, confirmed=confirmed)
-        if ids:
+        ids, seq = self.work.long_missing(COMMENTS)
+        if ids and self.work.may_bury(COMMENTS, wanted=len(ids), confirmed=confirmed):
             count += self._decide_comments(ids, seq=seq)
         return count
 

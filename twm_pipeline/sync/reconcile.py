@@ -48,9 +48,10 @@ def reconcile(work: Pass, options: ReconcileOptions) -> dict[str, int]:
 
 def _reconcile_teamwork(work: Pass, options: ReconcileOptions) -> dict[str, int]:
     sweep = TeamworkPass(work, PassOptions(directories=True))
-    before = work.session.last_seq + 1
+    before: int | None = None
     found: dict[Table, set[int]] = {TASKS: set()}
     for step in walk_up(sweep.fetcher(fresh=False), start=None):
+        before = before or step.pages[0].reply.seq
         rows = [row for page in step.pages for row in page.rows]
         found[TASKS] |= {row["id"] for row in rows if isinstance(row.get("id"), int)}
         for page in step.pages:
@@ -73,17 +74,15 @@ def _reconcile_teamwork(work: Pass, options: ReconcileOptions) -> dict[str, int]
     sweep.read_deleted_in_full()
     gone = {}
     for table, ids in absent.items():
-        if table is TASKS:
-            sweep.refresh(_still_living(work, table, ids))
-        else:
-            sweep.note_absent(table, ids)
-        gone[table.stream] = sweep.decide_missing(table, confirmed=options.confirm_deletions)
+        confirmed = options.confirm_deletions
+        sweep.absent.sweep(table, _still_living(work, table, ids), confirmed=confirmed)
+        gone[table.stream] = sweep.absent.decide(table, confirmed=confirmed)
     return gone
 
 
 def _reconcile_missive(work: Pass, options: ReconcileOptions) -> dict[str, int]:
     sweep = MissivePass(work, PassOptions())
-    before = work.session.last_seq + 1
+    before: int | None = None
     found: set[str] = set()
     for mailbox in MAILBOXES:
         for step in walk_down(
@@ -92,6 +91,7 @@ def _reconcile_missive(work: Pass, options: ReconcileOptions) -> dict[str, int]:
             ),
             time_of=activity_of,
         ):
+            before = before or step.page.reply.seq
             work.note_reply(step.page.reply)
             rows = [row for row in step.rows if str(row.get("id")) not in found]
             found |= {str(row.get("id")) for row in rows}
@@ -109,9 +109,9 @@ def _reconcile_missive(work: Pass, options: ReconcileOptions) -> dict[str, int]:
 
 
 def _absent(
-    connection: Connection, table: Table, found: set[Any], *, before: int, only_scope: bool = False
+    connection: Connection, table: Table, found: set[Any], *, before: int | None, only_scope: bool = False
 ) -> list[Any]:
-    """Return living rows of *table*, older than the sweep, that no list showed."""
+    """Return living rows of *table*, older than the sweep's first answer, that no list showed."""
     condition = " AND NOT out_of_scope" if only_scope else ""
     rows = connection.execute(
         text(f"SELECT id FROM {table.name} WHERE NOT deleted AND observed_seq < :before{condition}"),  # noqa: S608 - a name from tables.py

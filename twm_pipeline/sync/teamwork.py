@@ -7,9 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
-
-from twm_pipeline.errors import AccessError, NotFoundError, PagingError, RecordError, RequestRefusedError
+from twm_pipeline.errors import AccessError, NotFoundError, RecordError, RequestRefusedError
 from twm_pipeline.mirror.checkpoints import (
     Checkpoint,
     SetAside,
@@ -22,11 +20,9 @@ from twm_pipeline.mirror.checkpoints import (
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
 from twm_pipeline.mirror.tables import DIRECTORIES, TASKS, table_of
-from twm_pipeline.mirror.tombstones import mark_inaccessible, mark_missing, tombstone
 from twm_pipeline.mirror.upserts import Observed, insert_unknown
-from twm_pipeline.sources.fields import plain, read_iso
+from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.teamwork import (
-    IDS_PER_CALL,
     INCLUDED,
     PARSERS,
     Page,
@@ -37,10 +33,11 @@ from twm_pipeline.sources.teamwork import (
 )
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import is_wider
+from twm_pipeline.sync.teamwork_absent import AbsentRows
 from twm_pipeline.sync.walks import ONE_SECOND, walk_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from sqlalchemy import Connection
 
@@ -62,6 +59,12 @@ class TeamworkPass:
         self.work = work
         self.options = options
         self.api = TeamworkSource(work.session)
+        self.absent = AbsentRows(
+            work,
+            self.api,
+            store_tasks=self.store_tasks,
+            store_directory_rows=self.store_directory_rows,
+        )
         self.overlap = max(timedelta(seconds=work.settings.backfill_overlap_seconds), ONE_SECOND)
         self.account: Account = ensure_account(work, identify=self._identify)
         settings = work.settings
@@ -84,7 +87,7 @@ class TeamworkPass:
         """Do one pass: fresh changes first, then what has to be tried again, then history."""
         self._follow_scope()
         if self.options.ids:
-            self.refresh([int(item) for item in self.options.ids])
+            self.absent.refresh([int(item) for item in self.options.ids])
             return
         if self.options.wants("tasks"):
             if self.options.moves_checkpoints:
@@ -286,49 +289,11 @@ class TeamworkPass:
         except MISSING_RESOURCES as error:
             self.work.report.problems.append(f"restored tasks are found by reconcile only: {error}")
             return
-        self.refresh(ids)
+        self.absent.refresh(ids)
         if newest is not None and newest != last:
             self._save_feed("activity", newest)
 
     # -- single objects --------------------------------------------------------------------------------------
-
-    def refresh(self, ids: Sequence[int]) -> list[int]:
-        """Read *ids* again and store them; return those that nothing was found of (404 each)."""
-        gone: list[int] = []
-        for start in range(0, len(ids), IDS_PER_CALL):
-            chunk = list(ids[start : start + IDS_PER_CALL])
-            page = self.api.fetch_tasks_by_id(chunk)
-            found = {plain(row, "id") for row in page.rows}
-            self.store_tasks([page])
-            if rest := [item for item in chunk if item not in found]:
-                gone += self._refresh_hidden(rest)
-        return gone
-
-    def _refresh_hidden(self, ids: list[int]) -> list[int]:
-        """Read tasks that the list does not show: deleted ones in one call, the others one by one."""
-        deleted = self.api.fetch_tasks(
-            page_size=max(len(ids), 2),
-            extra={"ids": ",".join(map(str, ids)), "deletedOnly": "true", "showDeleted": "true"},
-        )
-        wanted = [row for row in deleted.rows if plain(row, "id") in ids]
-        self.store_tasks([replace(deleted, rows=wanted)])
-        found = {plain(row, "id") for row in wanted}
-        gone = []
-        for task_id in ids:
-            if task_id in found:
-                continue
-            try:
-                self.store_tasks([self.api.fetch_task(task_id)])
-            except NotFoundError:
-                gone.append(task_id)
-        if gone:
-            self._note_missing(TASKS, gone, reply=deleted.reply)
-        return gone
-
-    def _note_missing(self, table: Table, ids: Sequence[int], *, reply: Reply) -> None:
-        self.work.note_reply(reply)
-        with self.work.commit() as connection:
-            mark_missing(connection, table, ids, seq=reply.seq, at=reply.date)
 
     def _retry(self) -> None:
         """Try set-aside tasks again, and look again at those that answered 404 ten minutes ago."""
@@ -336,68 +301,12 @@ class TeamworkPass:
             due = due_set_aside(connection, "teamwork", "tasks")
         ids = [int(item) for item in due if item.isdigit()]
         try:
-            self.refresh(ids)
+            self.absent.refresh(ids)
         except RECORD_FAULTS as error:
             with self.work.commit() as connection:
                 again = [SetAside(stream="tasks", object_id=item, reason=str(error)) for item in due]
                 set_aside(connection, "teamwork", again)
-        self.decide_missing(TASKS)
-
-    def decide_missing(self, table: Table, *, confirmed: bool = False) -> int:
-        """Look again at rows missing for at least ten minutes; return how many are gone for good."""
-        ids, seq = self.work.missing_for_good(table, confirmed=confirmed)
-        if not ids:
-            return 0
-        gone = self.refresh(ids) if table is TASKS else self._refresh_directory(table, ids)
-        deleted, hidden = self._split_by_parent(table, gone)
-        figures = self.work.report.of(table.stream)
-        with self.work.commit() as connection:
-            figures.written += mark_inaccessible(connection, table, hidden, seq=seq)
-            count = tombstone(connection, table, deleted, seq=seq, at=self._vendor_now(), evidence="absence")
-        figures.deleted += count
-        return count
-
-    def _vendor_now(self) -> datetime:
-        if self.work.vendor_now is None:
-            msg = "nothing has been read yet"
-            raise PagingError(msg)
-        return self.work.vendor_now
-
-    def _refresh_directory(self, table: Table, ids: Sequence[int]) -> list[int]:
-        gone = []
-        for object_id in ids:
-            try:
-                row, reply = self.api.fetch_one(table.stream, object_id)
-            except NotFoundError:
-                gone.append(object_id)
-                continue
-            self.store_directory_rows(table, Page(rows=[row], included={}, has_more=False, reply=reply))
-        return gone
-
-    def _split_by_parent(self, table: Table, ids: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return (deleted, inaccessible): a 404 is a deletion only while the parent can be read (D5)."""
-        if table is not TASKS or not ids:
-            return list(ids), []
-        with self.work.read() as connection:
-            rows = connection.execute(
-                text(
-                    "SELECT t.id, l.project_id FROM teamwork.tasks t"
-                    " LEFT JOIN teamwork.tasklists l ON l.id = t.tasklist_id WHERE t.id = ANY(:ids)"
-                ),
-                {"ids": list(ids)},
-            ).all()
-        readable = {project: self._can_read_project(project) for project in {row.project_id for row in rows}}
-        deleted = [row.id for row in rows if readable[row.project_id]]
-        return deleted, [row.id for row in rows if not readable[row.project_id]]
-
-    def _can_read_project(self, project_id: int | None) -> bool:
-        if project_id is None:
-            return False
-        try:
-            self.api.fetch_one("projects", project_id)
-        except (NotFoundError, AccessError):
-            return False
-        return True
+        self.absent.decide(TASKS)
 
     # -- directories -----------------------------------------------------------------------------------------
 
@@ -447,13 +356,6 @@ class TeamworkPass:
             self.work.note_reply(page.reply)
             found |= {int(row["id"]) for row in page.rows if str(row.get("id")).isdigit()}
         return found
-
-    def note_absent(self, table: Table, ids: Sequence[int]) -> None:
-        """Note rows that a directory read in full does not hold."""
-        if self.work.vendor_now is not None:
-            with self.work.commit() as connection:
-                seq = self.work.session.last_seq
-                mark_missing(connection, table, ids, seq=seq, at=self.work.vendor_now)
 
     def store_directory_rows(self, table: Table, page: Page) -> set[int]:
         """Store a page of a directory; return its ids."""

@@ -216,7 +216,7 @@ def walk_down(
         honest = _honest_times(page, time_of)
         times = honest or [moment for row in page.rows if (moment := time_of(row)) is not None]
         ended = len(page.rows) < page.limit or not times
-        oldest = None if ended else min(times)
+        oldest = None if ended else min([*times, boundary] if boundary is not None else times)
         yield DownStep(page=page, rows=tuple(rows), oldest=oldest, newest=max(honest, default=None))
         if oldest is None:
             return
@@ -235,13 +235,16 @@ def _next_page(
     seen: set[Any],
     time_of: Callable[[Json], int | None],
 ) -> tuple[missive.Page, list[Json]]:
-    """Return the next page and its unseen rows; a short page counts even without any."""
-    page: missive.Page
+    """Return the page that brings the walk on, and the unseen rows of it and of those asked for before."""
+    unseen: dict[Any, Json] = {}
     for until in (None,) if boundary is None else (boundary + 1, boundary, boundary - 1):
         page = _ask_down(fetch, until, time_of)
-        rows = [row for row in page.rows if plain(row, "id") not in seen]
-        if rows or len(page.rows) < page.limit:
-            return page, rows
+        fresh = [row for row in page.rows if plain(row, "id") not in seen and plain(row, "id") not in unseen]
+        unseen |= {plain(row, "id"): row for row in fresh}
+        # A second with more rows than a page can fill the page above the boundary: that is no step.
+        steps = boundary is None or any((time_of(row) or 0) <= boundary for row in fresh)
+        if steps or len(page.rows) < page.limit:
+            return page, list(unseen.values())
     msg = f"Missive: paging is stuck at {boundary}"
     raise PagingError(msg)
 
