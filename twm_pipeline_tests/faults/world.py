@@ -1,0 +1,122 @@
+"""Both simulated vendors and a mirror of them, for tests that break what lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, text
+
+from twm_pipeline.errors import TwmError
+from twm_pipeline.records import SOURCES, Source
+from twm_pipeline.sandbox import Sandbox, SandboxControl
+from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.sync.engine import PassOptions, PassReport
+from twm_pipeline.sync.reconcile import ReconcileOptions
+from twm_pipeline.sync.window import Window, run_reconcile
+from twm_pipeline_tests.truth.compare_truth import differences
+
+SECOND_LOOK_SECONDS = 601
+TABLES = (
+    *(
+        f"teamwork.{name}"
+        for name in ("tasks", "projects", "tasklists", "people", "tags", "companies", "teams")
+    ),
+    *(f"missive.{name}" for name in ("conversations", "emails", "comments", "conversation_aliases")),
+)
+PATIENCE = 12
+
+
+@dataclass
+class World:
+    """A sandbox, a mirror, and what people and operators do with them."""
+
+    control: SandboxControl
+    engine: Engine
+    settings: Settings
+    reports: list[PassReport] = field(default_factory=list)
+
+    def sync(self, *sources: Source, options: PassOptions | None = None) -> None:
+        """Run passes until no history is left."""
+        for source in sources or SOURCES:
+            window = Window(self.engine, self.settings, source, 0, on_report=self.reports.append)
+            window.run(options or PassOptions())
+
+    def try_sync(self, *sources: Source) -> list[TwmError]:
+        """Run passes as `sync` does and return what stopped them."""
+        errors = []
+        for source in sources or SOURCES:
+            try:
+                self.sync(source)
+            except TwmError as error:
+                errors.append(error)
+        return errors
+
+    def reconcile(self, *sources: Source, confirm: bool = False) -> list[PassReport]:
+        """Sweep sources completely; return the reports."""
+        options = ReconcileOptions(confirm_deletions=confirm)
+        return [
+            run_reconcile(self.engine, self.settings, source, options=options)[1]
+            for source in sources or SOURCES
+        ]
+
+    def settle(self, *sources: Source) -> None:
+        """Give the mirror its chance: a clean pass, a reconcile, and the second look ten minutes later.
+
+        The second look confirms deletions: storms delete more of a small account than is believed unasked.
+        """
+        self.control.clear_faults()
+        self.sync(*sources)
+        self.reconcile(*sources)
+        self.control.advance(SECOND_LOOK_SECONDS)
+        self.reconcile(*sources, confirm=True)
+
+    def differences(self) -> list[str]:
+        """Return what differs from the sandbox's truth."""
+        return differences(self.control.truth(), dsn_of(self.engine.url))
+
+    def versions(self) -> dict[str, list[Any]]:
+        """Return the place and writer of every row: equal means that nothing was rewritten."""
+        with self.engine.connect() as connection:
+            return {
+                table: list(
+                    connection.execute(text(f"SELECT ctid::text, xmin::text FROM {table} ORDER BY 1"))
+                )
+                for table in TABLES
+            }
+
+    def scalar(self, query: str, **values: Any) -> Any:
+        """Return one value from the mirror."""
+        with self.engine.connect() as connection:
+            return connection.execute(text(query), values).scalar()
+
+    def ids(self, kind: str, test: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[Any]:
+        """Return ids of the truth's rows of one kind."""
+        return [row["id"] for row in self.control.truth(kind) if test(row)]
+
+
+def dsn_of(url: URL) -> str:
+    """Return the address of a database for psycopg."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def settings_for(box: Sandbox, database: URL, folder: Path, **overrides: Any) -> Settings:
+    """Return the settings of a deployment that talks to *box* and mirrors into *database*."""
+    values = {
+        "teamwork_base_url": box.teamwork_url,
+        "teamwork_api_key": box.teamwork_key,
+        "missive_base_url": box.missive_url,
+        "missive_api_token": box.missive_token,
+        "pg_dsn": database.render_as_string(hide_password=False),
+        "twm_data_dir": folder,
+        "budget_time_scale": 10_000,
+    }
+    return load_settings(**{**values, **overrides})
+
+
+def short(items: Iterable[str], most: int = 12) -> str:
+    """Return a few items for a message."""
+    found = list(items)
+    return "\n".join([f"{len(found)} differences", *found[:most]])
