@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from twm_pipeline.records import Json
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST_ID = 2**63 - 1
 _LARGEST_INT = 2**31 - 1
+_WHOLE_NUMBER = re.compile(r"\s*-?[0-9]{1,20}\s*")
 
 
 def plain(row: Json, key: str) -> str | int | None:
@@ -72,7 +74,7 @@ def _to_int(value: object) -> int | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
         return int(value)
     return None
 
@@ -109,7 +111,10 @@ def read_iso(row: Json, key: str) -> datetime | None:
     if moment.year <= 1:
         return None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise _unusable(key, value, "an ISO 8601 time before the year 10000") from None
 
 
 def read_calendar_date(row: Json, key: str) -> date | None:
@@ -119,7 +124,7 @@ def read_calendar_date(row: Json, key: str) -> date | None:
         return None
     try:
         day = date.fromisoformat(value[:10])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, KeyError):  # KeyError: a slice of an object, from Python 3.12 on
         raise _unusable(key, value, "a date") from None
     return None if day.year <= 1 else day
 
