@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from twm_pipeline.mirror.checkpoints import (
     from_iso,
     load_checkpoint,
     save_checkpoint,
-    set_aside,
     to_iso,
     waiting_set_aside,
 )
@@ -28,20 +27,16 @@ from twm_pipeline.mirror.upserts import Observed
 from twm_pipeline.records import Json
 from twm_pipeline.sources.fields import to_unix
 from twm_pipeline.sources.missive import (
-    IDS_PER_CALL,
     MAILBOXES,
-    Children,
     Mailbox,
     MissiveSource,
     Page,
     activity_of,
-    child_time,
-    parse_comment,
     parse_conversation,
     parse_message,
-    stub_digest,
 )
-from twm_pipeline.sync.engine import RECORD_FAULTS, STREAMS, Pass, PassOptions, ensure_account, unusable_row
+from twm_pipeline.sync.engine import RECORD_FAULTS, STREAMS, Pass, PassOptions, ensure_account
+from twm_pipeline.sync.missive_children import ChildReader, Due
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 from twm_pipeline.sync.walks import walk_down
 
@@ -58,31 +53,6 @@ CONVERSATIONS_PER_BATCH = 10
 EMPTY_READS = 2
 
 
-@dataclass(slots=True)
-class Due:
-    """A conversation whose messages and comments are to be read, and what was found.
-
-    Args:
-        row: The conversation as listed.
-        reply: The answer it was listed in.
-        complete: Read both lists to their ends, whatever is known.
-    """
-
-    row: Json
-    reply: Reply
-    complete: bool = False
-    stubs: dict[str, tuple[Json, Reply]] = field(default_factory=dict)
-    comments: list[tuple[Json, Reply]] = field(default_factory=list)
-    unusable: list[SetAside] = field(default_factory=list)
-    absent_messages: list[str] = field(default_factory=list)
-    absent_comments: list[str] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        """The conversation's id."""
-        return str(self.row["id"])
-
-
 class MissivePass:
     """The steps of a pass over one account; `run` takes them in their order."""
 
@@ -90,6 +60,7 @@ class MissivePass:
         self.work = work
         self.options = options
         self.api = MissiveSource(work.session)
+        self.children = ChildReader(work, self.api, options)
         self.overlap = int(work.settings.backfill_overlap_seconds) + 1
         self.account: Account = ensure_account(work, identify=self._identify)
         self.owner_id = self.account.owner_id or ""
@@ -311,10 +282,10 @@ class MissivePass:
     def _store_due(self, batch: list[Due], *, fresh: bool) -> None:
         """Read what is new in a few conversations and store it with them, in one transaction."""
         batch = [due for due in batch if self._read_lists(due, fresh=fresh)]
-        emails, email_problems, cleaned = self._read_bodies(batch, fresh=fresh)
+        emails, email_problems, cleaned = self.children.read_bodies(batch, fresh=fresh)
         for due in batch:
             self.work.note_reply(due.reply)
-        comments, comment_problems = self._parse_comments(batch)
+        comments, comment_problems = self.children.parse_comments(batch)
         suspects: set[str] = set()
         with self.work.commit() as connection:
             for due in batch:
@@ -337,15 +308,9 @@ class MissivePass:
         self.refresh([item for item in suspects if item not in {due.id for due in batch}])
 
     def _read_lists(self, due: Due, *, fresh: bool) -> bool:
-        """Read both lists of a conversation; return False where it turned out to be gone."""
-        with self.work.read() as connection:
-            messages = store.known_messages(connection, due.id)
-            comments = store.known_children(connection, COMMENTS, due.id)
+        """Read both lists of a conversation; return False where it is gone or cannot be read now."""
         try:
-            if self.options.wants("emails"):
-                self._read_messages(due, messages, fresh=fresh)
-            if self.options.wants("comments"):
-                self._read_comments(due, comments, fresh=fresh)
+            self.children.read_lists(due, fresh=fresh)
         except NotFoundError:
             if "users" not in due.row:  # a guest sees the conversation, not what is in it
                 return True
@@ -358,136 +323,10 @@ class MissivePass:
         except AccessError as error:
             self.work.report.problems.append(f"conversation {due.id}: {error}")
         except RECORD_FAULTS as error:
-            self._set_aside_if_alone(
-                SetAside(stream="conversations", object_id=due.id, reason=str(error)), error
-            )
+            problem = SetAside(stream="conversations", object_id=due.id, reason=str(error))
+            self.children.set_aside_if_alone(problem, error)
             return False
         return True
-
-    def _set_aside_if_alone(self, problem: SetAside, error: Exception) -> None:
-        """Set one object aside when the vendor answers everything else; else this is an outage: raise."""
-        try:
-            self.api.fetch_conversations("all")
-        except RECORD_FAULTS:
-            raise error from None
-        with self.work.commit() as connection:
-            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
-
-    def _read_messages(self, due: Due, known: dict[str, bytes | None], *, fresh: bool) -> None:
-        """Collect message rows from the newest down to where everything below is known."""
-        count = due.row.get("messages_count")
-        found: set[str] = set()
-        ended = False
-        for page in self._children(due, "messages", fresh=fresh, expects=bool(count)):
-            for row in page.rows:
-                message_id = row.get("id")
-                if not isinstance(message_id, str) or not message_id:
-                    due.unusable.append(unusable_row("emails", row, "a listed message has no id"))
-                    continue
-                found.add(message_id)
-                if message_id not in known or known[message_id] != stub_digest(row):
-                    due.stubs[message_id] = (row, page.reply)
-            ended = len(page.rows) < page.limit
-            everything = isinstance(count, int) and len(found | known.keys()) == count
-            touches_known = bool(found & known.keys())
-            if not due.complete and everything and (touches_known or len(found) == count):
-                break
-            if not due.complete and not isinstance(count, int) and touches_known:
-                break
-        if ended:
-            due.absent_messages = [item for item in known if item not in found]
-
-    def _read_comments(self, due: Due, known: set[str], *, fresh: bool) -> None:
-        """Collect comments from the newest down to one that is known."""
-        found: set[str] = set()
-        ended = False
-        for page in self._children(due, "comments", fresh=fresh, expects=bool(known)):
-            due.comments += [(row, page.reply) for row in page.rows]
-            found |= {str(row.get("id")) for row in page.rows}
-            ended = len(page.rows) < page.limit
-            if not due.complete and found & known:
-                break
-        if ended:
-            due.absent_comments = [item for item in known if item not in found]
-
-    def _children(self, due: Due, kind: Children, *, fresh: bool, expects: bool) -> Iterable[Page]:
-        """Yield the pages of a list; an empty one where rows are expected is asked for again."""
-        first = self.api.fetch_children(due.id, kind, fresh=fresh)
-        for _ in range(EMPTY_READS if expects else 0):
-            if first.rows:
-                break
-            first = self.api.fetch_children(due.id, kind, fresh=fresh)
-        asked = [first]
-
-        def fetch(until: int | None) -> Page:
-            return (
-                asked.pop()
-                if until is None and asked
-                else self.api.fetch_children(due.id, kind, until=until, fresh=fresh)
-            )
-
-        for step in walk_down(fetch, time_of=lambda row: child_time(row, kind)):
-            self.work.note_reply(step.page.reply)
-            yield step.page
-
-    def _read_bodies(self, batch: list[Due], *, fresh: bool) -> tuple[list[Observed], list[SetAside], int]:
-        """Read the full messages that a batch of conversations needs, ten a call, and parse them."""
-        wanted = {key: (due, stub) for due in batch for key, stub in due.stubs.items()}
-        emails: list[Observed] = []
-        problems: list[SetAside] = []
-        cleaned: dict[int, int] = {}
-        for row, reply in self._fetch_bodies({key: due.id for key, (due, _) in wanted.items()}, fresh=fresh):
-            due, (stub, _) = wanted[row["id"]]
-            observed, refused = self.work.parse(
-                "emails",
-                [row],
-                reply,
-                lambda row, due=due, stub=stub, reply=reply: parse_message(  # type: ignore[misc]  # bound per loop
-                    row, conversation_id=due.id, date=reply.date, stub_hash=stub_digest(stub)
-                ),
-            )
-            emails += observed
-            problems += refused
-            cleaned[reply.seq] = reply.cleaned
-        return emails, problems, sum(cleaned.values())
-
-    def _fetch_bodies(self, parents: dict[str, str], *, fresh: bool) -> Iterable[tuple[Json, Reply]]:
-        """Yield full messages; one that the vendor fails to answer is set aside, the others come."""
-        ids = list(parents)
-        for start in range(0, len(ids), IDS_PER_CALL):
-            chunk = ids[start : start + IDS_PER_CALL]
-            try:
-                yield from list(self.api.fetch_messages(chunk, fresh=fresh))
-            except RECORD_FAULTS:
-                for message_id in chunk:
-                    yield from self._fetch_one_body(message_id, parents[message_id], fresh=fresh)
-
-    def _fetch_one_body(
-        self, message_id: str, conversation_id: str, *, fresh: bool
-    ) -> list[tuple[Json, Reply]]:
-        try:
-            return list(self.api.fetch_messages([message_id], fresh=fresh))
-        except RECORD_FAULTS as error:
-            parent = {"conversation": {"id": conversation_id}}
-            problem = SetAside(stream="emails", object_id=message_id, reason=str(error), raw=parent)
-            self._set_aside_if_alone(problem, error)
-            return []
-
-    def _parse_comments(self, batch: list[Due]) -> tuple[list[Observed], list[SetAside]]:
-        comments: list[Observed] = []
-        problems: list[SetAside] = []
-        for due in batch:
-            for row, reply in due.comments:
-                observed, refused = self.work.parse(
-                    "comments",
-                    [row],
-                    reply,
-                    lambda row, due=due: parse_comment(row, conversation_id=due.id),  # type: ignore[misc]  # bound per loop
-                )
-                comments += observed
-                parent = {"conversation": {"id": due.id}}
-                problems += [replace(item, raw={**row, **parent}) for item in refused]
-        return comments, problems
 
     def _mark_absent(self, connection: Connection, due: Due) -> None:
         """Note messages and comments that a list read to its end no longer holds."""
@@ -534,7 +373,7 @@ class MissivePass:
                 self.refresh([conversation_id], complete=True)
             except RECORD_FAULTS as error:
                 problem = SetAside(stream="conversations", object_id=conversation_id, reason=str(error))
-                self._set_aside_if_alone(problem, error)
+                self.children.set_aside_if_alone(problem, error)
         self.decide_missing()
 
     def decide_missing(self, *, confirmed: bool = False) -> int:

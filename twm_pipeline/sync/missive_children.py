@@ -1,0 +1,212 @@
+"""What is new in a Missive conversation: its messages, their bodies, its comments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from twm_pipeline.mirror import conversations as store
+from twm_pipeline.mirror.checkpoints import SetAside, set_aside
+from twm_pipeline.mirror.tables import COMMENTS
+from twm_pipeline.records import Json
+from twm_pipeline.sources.missive import (
+    IDS_PER_CALL,
+    Children,
+    MissiveSource,
+    Page,
+    child_time,
+    parse_comment,
+    parse_message,
+    stub_digest,
+)
+from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, unusable_row
+from twm_pipeline.sync.walks import walk_down
+
+if TYPE_CHECKING:
+    from twm_pipeline.http import Reply
+    from twm_pipeline.mirror.upserts import Observed
+
+EMPTY_READS = 2
+"""How often an empty list is asked for again where rows are known to be."""
+
+
+@dataclass(slots=True)
+class Due:
+    """A conversation whose messages and comments are to be read, and what was found.
+
+    Args:
+        row: The conversation as listed.
+        reply: The answer it was listed in.
+        complete: Read both lists to their ends, whatever is known.
+    """
+
+    row: Json
+    reply: Reply
+    complete: bool = False
+    stubs: dict[str, tuple[Json, Reply]] = field(default_factory=dict)
+    comments: list[tuple[Json, Reply]] = field(default_factory=list)
+    unusable: list[SetAside] = field(default_factory=list)
+    absent_messages: list[str] = field(default_factory=list)
+    absent_comments: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The conversation's id."""
+        return str(self.row["id"])
+
+
+class ChildReader:
+    """Reads what is new in conversations; stores nothing but what has to be set aside.
+
+    Args:
+        work: The pass.
+        api: The account.
+        options: Which streams are selected.
+    """
+
+    def __init__(self, work: Pass, api: MissiveSource, options: PassOptions) -> None:
+        self.work = work
+        self.api = api
+        self.options = options
+
+    def read_lists(self, due: Due, *, fresh: bool) -> None:
+        """Read the lists of messages and comments as far down as something may be new.
+
+        Raises:
+            NotFoundError: If the conversation is gone, or its owner is only a guest of it.
+            AccessError: If its lists may not be read.
+        """
+        with self.work.read() as connection:
+            messages = store.known_messages(connection, due.id)
+            comments = store.known_children(connection, COMMENTS, due.id)
+        if self.options.wants("emails"):
+            self._read_messages(due, messages, fresh=fresh)
+        if self.options.wants("comments"):
+            self._read_comments(due, comments, fresh=fresh)
+
+    def set_aside_if_alone(self, problem: SetAside, error: Exception) -> None:
+        """Set one object aside when the vendor answers everything else; else this is an outage: raise."""
+        try:
+            self.api.fetch_conversations("all")
+        except RECORD_FAULTS:
+            raise error from None
+        with self.work.commit() as connection:
+            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
+
+    def _read_messages(self, due: Due, known: dict[str, bytes | None], *, fresh: bool) -> None:
+        """Collect message rows from the newest down to where everything below is known."""
+        count = due.row.get("messages_count")
+        found: set[str] = set()
+        ended = False
+        for page in self._children(due, "messages", fresh=fresh, expects=bool(count)):
+            for row in page.rows:
+                message_id = row.get("id")
+                if not isinstance(message_id, str) or not message_id:
+                    due.unusable.append(unusable_row("emails", row, "a listed message has no id"))
+                    continue
+                found.add(message_id)
+                if message_id not in known or known[message_id] != stub_digest(row):
+                    due.stubs[message_id] = (row, page.reply)
+            ended = len(page.rows) < page.limit
+            everything = isinstance(count, int) and len(found | known.keys()) == count
+            touches_known = bool(found & known.keys())
+            if not due.complete and everything and (touches_known or len(found) == count):
+                break
+            if not due.complete and not isinstance(count, int) and touches_known:
+                break
+        if ended:
+            due.absent_messages = [item for item in known if item not in found]
+
+    def _read_comments(self, due: Due, known: set[str], *, fresh: bool) -> None:
+        """Collect comments from the newest down to one that is known."""
+        found: set[str] = set()
+        ended = False
+        for page in self._children(due, "comments", fresh=fresh, expects=bool(known)):
+            due.comments += [(row, page.reply) for row in page.rows]
+            found |= {str(row.get("id")) for row in page.rows}
+            ended = len(page.rows) < page.limit
+            if not due.complete and found & known:
+                break
+        if ended:
+            due.absent_comments = [item for item in known if item not in found]
+
+    def _children(self, due: Due, kind: Children, *, fresh: bool, expects: bool) -> Iterable[Page]:
+        """Yield the pages of a list; an empty one where rows are expected is asked for again."""
+        first = self.api.fetch_children(due.id, kind, fresh=fresh)
+        for _ in range(EMPTY_READS if expects else 0):
+            if first.rows:
+                break
+            first = self.api.fetch_children(due.id, kind, fresh=fresh)
+        asked = [first]
+
+        def fetch(until: int | None) -> Page:
+            return (
+                asked.pop()
+                if until is None and asked
+                else self.api.fetch_children(due.id, kind, until=until, fresh=fresh)
+            )
+
+        for step in walk_down(fetch, time_of=lambda row: child_time(row, kind)):
+            self.work.note_reply(step.page.reply)
+            yield step.page
+
+    def read_bodies(self, batch: list[Due], *, fresh: bool) -> tuple[list[Observed], list[SetAside], int]:
+        """Read the full messages that a batch of conversations needs, ten a call, and parse them."""
+        wanted = {key: (due, stub) for due in batch for key, stub in due.stubs.items()}
+        emails: list[Observed] = []
+        problems: list[SetAside] = []
+        cleaned: dict[int, int] = {}
+        for row, reply in self._fetch_bodies({key: due.id for key, (due, _) in wanted.items()}, fresh=fresh):
+            due, (stub, _) = wanted[row["id"]]
+            observed, refused = self.work.parse(
+                "emails",
+                [row],
+                reply,
+                lambda row, due=due, stub=stub, reply=reply: parse_message(  # type: ignore[misc]  # bound per loop
+                    row, conversation_id=due.id, date=reply.date, stub_hash=stub_digest(stub)
+                ),
+            )
+            emails += observed
+            problems += refused
+            cleaned[reply.seq] = reply.cleaned
+        return emails, problems, sum(cleaned.values())
+
+    def _fetch_bodies(self, parents: dict[str, str], *, fresh: bool) -> Iterable[tuple[Json, Reply]]:
+        """Yield full messages; one that the vendor fails to answer is set aside, the others come."""
+        ids = list(parents)
+        for start in range(0, len(ids), IDS_PER_CALL):
+            chunk = ids[start : start + IDS_PER_CALL]
+            try:
+                yield from list(self.api.fetch_messages(chunk, fresh=fresh))
+            except RECORD_FAULTS:
+                for message_id in chunk:
+                    yield from self._fetch_one_body(message_id, parents[message_id], fresh=fresh)
+
+    def _fetch_one_body(
+        self, message_id: str, conversation_id: str, *, fresh: bool
+    ) -> list[tuple[Json, Reply]]:
+        try:
+            return list(self.api.fetch_messages([message_id], fresh=fresh))
+        except RECORD_FAULTS as error:
+            parent = {"conversation": {"id": conversation_id}}
+            problem = SetAside(stream="emails", object_id=message_id, reason=str(error), raw=parent)
+            self.set_aside_if_alone(problem, error)
+            return []
+
+    def parse_comments(self, batch: list[Due]) -> tuple[list[Observed], list[SetAside]]:
+        """Return the comments that were read, and those that cannot be used with their conversation."""
+        comments: list[Observed] = []
+        problems: list[SetAside] = []
+        for due in batch:
+            for row, reply in due.comments:
+                observed, refused = self.work.parse(
+                    "comments",
+                    [row],
+                    reply,
+                    lambda row, due=due: parse_comment(row, conversation_id=due.id),  # type: ignore[misc]  # bound per loop
+                )
+                comments += observed
+                parent = {"conversation": {"id": due.id}}
+                problems += [replace(item, raw={**row, **parent}) for item in refused]
+        return comments, problems
