@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import json
 import socket
@@ -265,6 +266,7 @@ class Sandbox:
     def run(self, on_start: Callable[[dict[str, Any]], None]) -> None:
         """Serve in this thread until SIGINT or SIGTERM."""
         server = self._prepare(lambda: on_start(self.describe()))
+        gc.freeze()  # Sweeping the rows of a large account would cost more than answering.
         assert self._socket is not None  # noqa: S101 - made by _prepare
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[self._socket])

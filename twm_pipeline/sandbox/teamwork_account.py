@@ -256,8 +256,11 @@ class TeamworkAccount:
         return reachable and not task.hidden
 
     def ordered(self, *, after: int | None = None, descending: bool = False) -> Iterator[Task]:
-        """Yield tasks by updatedAt, ascending from *after* inclusive, or descending."""
+        """Yield tasks by updatedAt, ascending from *after* inclusive, or descending.
+
+        Nobody may change the account between two rows.
+        """
         start = 0 if after is None else bisect_left(self.by_updated, (after, 0))
-        keys = self.by_updated[start:]
-        for _, task_id in reversed(keys) if descending else keys:
-            yield self.tasks[task_id]
+        places = range(start, len(self.by_updated))
+        for place in reversed(places) if descending else places:
+            yield self.tasks[self.by_updated[place][1]]
