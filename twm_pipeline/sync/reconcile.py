@@ -74,11 +74,9 @@ def _reconcile_teamwork(work: Pass, options: ReconcileOptions) -> dict[str, int]
     sweep.read_deleted_in_full()
     gone = {}
     for table, ids in absent.items():
-        if table is TASKS:
-            sweep.refresh(_still_living(work, table, ids))
-        else:
-            sweep.note_absent(table, ids)
-        gone[table.stream] = sweep.decide_missing(table, confirmed=options.confirm_deletions)
+        confirmed = options.confirm_deletions
+        sweep.absent.sweep(table, _still_living(work, table, ids), confirmed=confirmed)
+        gone[table.stream] = sweep.absent.decide(table, confirmed=confirmed)
     return gone
 
 
