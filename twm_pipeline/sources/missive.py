@@ -355,7 +355,7 @@ def parse_message(
         id=_id_of(row),
         version_at=updated if updated is None or updated <= date else None,
         content_hash=digest(steady),
-        raw=to_json(steady | {"attachments": row.get("attachments")}),
+        raw=to_json(steady | {key: row[key] for key in ("attachments",) if key in row}),
         conversation_id=read_text(conversation, "id") or conversation_id,
         type=read_text(row, "type"),
         subject=read_text(row, "subject"),

@@ -1,0 +1,92 @@
+"""The root of the command line: which commands there are, and what becomes of an error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.exc import DBAPIError
+from typer.core import TyperGroup
+
+from twm_pipeline.cli import doctor, output, sandbox, status, sync, up, upkeep
+from twm_pipeline.errors import AccountChangedError, AuthenticationError, ConfigError, TwmError
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C, with another exit code."""
+
+
+class Commands(TyperGroup):
+    """The commands, with errors in one line each instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the library's context, and what a command returns
+        """Run a command; an error of the product becomes its text and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (TwmError, DBAPIError, KeyboardInterrupt) as error:
+            if ctx.params.get("debug"):
+                raise
+            text, code = _verdict(error)
+            output.complain(text)
+            raise typer.Exit(code) from None
+
+
+def _verdict(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, Interrupted):
+        return "Terminated; what is stored stays.", output.TERMINATED
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted; what is stored stays.", output.INTERRUPTED
+    if isinstance(error, DBAPIError):
+        return f"PostgreSQL refused a statement: {type(error.orig).__name__}.", output.FAILED
+    change = isinstance(error, ConfigError | AuthenticationError | AccountChangedError)
+    return str(error), output.TO_BE_CHANGED if change else output.FAILED
+
+
+app = typer.Typer(
+    name="twm",
+    cls=Commands,
+    help="Teamwork and Missive, complete and current, in your own PostgreSQL.",
+    epilog="Exit codes: 0 it worked, 1 it did not and may later, 2 misspelt, 3 a setting has to be changed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every log line.")] = False,
+) -> None:
+    """Set up logging; the commands do the rest."""
+    level = logging.DEBUG if debug else logging.ERROR
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if not debug:
+        warnings.simplefilter("ignore")
+
+
+for module in (up, sync, status, doctor, upkeep, sandbox):
+    module.register(app)
+
+
+def main() -> None:
+    """Run `twm`; SIGINT and SIGTERM end it tidily, also where the shell made it ignore the former."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        app()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(output.FAILED)
+
+
+def _on_terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted

@@ -1,0 +1,123 @@
+"""`python -m twm_pipeline.cli.child`: runs jobs in this process and records them in the project's instance.
+
+One JSON document on standard input says which (`Request`s); one line of JSON per run is the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from typing import Any
+
+import dagster as dg
+
+from twm_pipeline.definitions import defs
+
+SUMMED = (
+    "fetched",
+    "written",
+    "unchanged",
+    "outdated",
+    "deleted",
+    "set_aside",
+    "requests",
+    "repeated_requests",
+    "answers_429",
+    "seconds",
+    "waited_for_budget_seconds",
+)
+OF_THE_SOURCE = ("requests", "repeated_requests", "answers_429", "seconds", "waited_for_budget_seconds")
+
+
+def run(instance: dg.DagsterInstance, request: dict[str, Any]) -> dict[str, Any]:
+    """Run one job and return what its events say."""
+    job = defs.resolve_job_def(request["job"])
+    result = job.execute_in_process(
+        instance=instance,
+        run_config=request.get("run_config") or {},
+        tags=request.get("tags") or {},
+        raise_on_error=False,
+    )
+    run = instance.get_run_by_id(result.run_id)
+    return {
+        "job": request["job"],
+        "run_id": result.run_id,
+        "status": run.status.value if run else "UNKNOWN",
+        "success": result.success,
+        "reports": _reports(result),
+        "sweeps": _sweeps(result),
+        "error": _error(result),
+    }
+
+
+def _reports(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
+    """Return, per source, the sums over all materializations of the run."""
+    streams: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    for event in result.all_events:
+        if event.is_step_materialization:
+            materialization = event.step_materialization_data.materialization
+            source, stream = materialization.asset_key.path
+            _add(streams[source, stream], {k: v.value for k, v in materialization.metadata.items()})
+    sources: dict[str, dict[str, Any]] = {}
+    for (source, stream), figures in sorted(streams.items()):
+        # Each stream's requests are those of the whole source in its own intervals: their sums agree.
+        shared = {name: figures.pop(name, 0) for name in OF_THE_SOURCE}
+        report = sources.setdefault(source, {"source": source, **shared, "streams": {}})
+        report["streams"][stream] = figures
+    return list(sources.values())
+
+
+def _add(figures: dict[str, Any], metadata: dict[str, Any]) -> None:
+    for name, value in metadata.items():
+        if name in SUMMED:
+            figures[name] = round(figures.get(name, 0) + value, 3)
+        elif name != "checkpoint_before" or name not in figures:
+            figures[name] = value
+
+
+def _sweeps(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
+    """Return what complete sweeps found, per source."""
+    return [
+        {
+            "source": event.asset_observation_data.asset_observation.asset_key.path[0],
+            **{
+                name: value.value
+                for name, value in event.asset_observation_data.asset_observation.metadata.items()
+            },
+        }
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.ASSET_OBSERVATION
+    ]
+
+
+def _error(result: dg.ExecuteInProcessResult) -> dict[str, str] | None:
+    """Return the first failure: the class of the product's error and its text."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            failure = data.user_failure_data
+            if failure is not None:
+                kind = failure.metadata.get("error")
+                return {"class": str(kind.value if kind else "Failure"), "text": str(failure.description)}
+            return {"class": str(data.error.cls_name if data.error else "Error"), "text": _first_line(data)}
+    return None
+
+
+def _first_line(data: Any) -> str:  # noqa: ANN401 - Dagster's own class is not public
+    text = data.error_display_string or "the step failed"
+    return str(text).strip().splitlines()[0][:500]
+
+
+def main() -> None:
+    """Read requests, run them, answer."""
+    requests = json.load(sys.stdin)
+    with dg.DagsterInstance.get() as instance:
+        for request in requests:
+            answer = run(instance, request)
+            sys.stdout.write(json.dumps(answer, default=str) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""How the commands speak: tables for people, JSON for programs, one line for an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+OK, FAILED, MISUSED, TO_BE_CHANGED = 0, 1, 2, 3
+INTERRUPTED, TERMINATED = 130, 143
+
+PLAIN_WIDTH = 160
+"""Columns of a table without a terminal: whoever reads a log wants the words whole."""
+
+
+def out() -> Console:
+    """Return a console on standard output, without colours unless it is a terminal."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Return a console on standard error: progress and errors, so that output can be piped."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(file=stream, highlight=False, soft_wrap=True, width=width)
+
+
+def say(text: str) -> None:
+    """Write a line for a person; brackets in it are no markup."""
+    out().print(text, markup=False)
+
+
+def complain(text: str) -> None:
+    """Write an error."""
+    err().print(text, markup=False, style="red")
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - whatever a command reports
+    """Write *value* as JSON; instants in ISO 8601."""
+    sys.stdout.write(json.dumps(value, default=_plain, indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table; numbers are aligned to the right."""
+    rows = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float) for row in rows) and bool(rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out().print(table, markup=False)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "-" if value is None else str(value)
+
+
+def span(seconds: float | None) -> str:
+    """Return a length of time as a person says it."""
+    if seconds is None:
+        return "never"
+    for size, word in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {word}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,146 @@
+"""Recorded runs: jobs in a child process, watched from here through PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from twm_pipeline.cli import output, processes
+from twm_pipeline.db import connect_database
+from twm_pipeline.errors import TwmError
+from twm_pipeline.mirror.status import read_budgets, read_progress
+from twm_pipeline.records import SOURCES, Json
+from twm_pipeline.settings import PROJECT_DIR, Settings, environment_of
+
+LOOK_SECONDS = 0.5
+PLAIN_SECONDS = 10.0
+"""Between two lines of progress where there is no terminal."""
+CHANGES_NEEDED = ("ConfigError", "AuthenticationError", "AccountChangedError")
+
+
+class RunFailedError(TwmError):
+    """A recorded run did not succeed; the text says why."""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of every process of Dagster: these settings, the project's instance."""
+    return {**environment_of(settings), "DAGSTER_HOME": str(PROJECT_DIR), "PYTHONUNBUFFERED": "1"}
+
+
+def run_jobs(settings: Settings, requests: Sequence[Json]) -> list[Json]:
+    """Run jobs one after the other in a child process and return what each run recorded.
+
+    Args:
+        settings: Handed down to the child.
+        requests: `job`, `run_config`, `tags` of each run.
+
+    Raises:
+        RunFailedError: If the child ended without answering.
+    """
+    children: list[processes.Child] = []
+    with processes.stopped_at_the_end(children), _watching(settings) as look:
+        child = processes.start(
+            "runs",
+            ["-m", "twm_pipeline.cli.child"],
+            env=environment(settings),
+            logs=settings.twm_data_dir / "logs",
+            cwd=PROJECT_DIR,
+            answers=True,
+        )
+        children.append(child)
+        answers: list[Json] = []
+        talk = threading.Thread(target=_talk, args=(child, list(requests), answers), daemon=True)
+        talk.start()
+        while talk.is_alive():
+            talk.join(LOOK_SECONDS)
+            look()
+        child.process.wait()
+    if len(answers) < len(requests):
+        msg = f"The run's process ended early. The end of {child.log}:\n{child.log_end()}"
+        raise RunFailedError(msg)
+    return answers
+
+
+def _talk(child: processes.Child, requests: list[Json], answers: list[Json]) -> None:
+    """Hand the requests over and collect the answers until the child has closed its output."""
+    stdin, stdout = child.process.stdin, child.process.stdout
+    if stdin is None or stdout is None:
+        return
+    _write(stdin, requests)
+    answers += [json.loads(line) for line in stdout if line.startswith("{")]
+
+
+def _write(stdin: IO[str], requests: list[Json]) -> None:
+    try:
+        stdin.write(json.dumps(requests))
+        stdin.close()
+    except BrokenPipeError:
+        pass  # the child has ended already; its log says why
+
+
+@contextmanager
+def _watching(settings: Settings) -> Iterator[Callable[[], None]]:
+    """Give what shows the progress of running passes: one changing line on a terminal, else some lines."""
+    console = output.err()
+    engine = connect_database(settings)
+    try:
+        if console.is_terminal:
+            with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
+                yield lambda: live.update(Text(_progress_line(engine) or "starting …"))
+        else:
+            yield _plain_lines(console, engine)
+    finally:
+        engine.dispose()
+
+
+def _plain_lines(console: Console, engine: Engine) -> Callable[[], None]:
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks % int(PLAIN_SECONDS / LOOK_SECONDS) == 0 and (line := _progress_line(engine)):
+            console.print(line, markup=False)
+
+    return look
+
+
+def _progress_line(engine: Engine) -> str:
+    """Return what every running pass is doing, and what it waits for."""
+    words = []
+    try:
+        with engine.connect() as connection:
+            for source in SOURCES:
+                for item in read_progress(connection, source)[:1]:
+                    total = f" of {item['total']:,}" if item["total"] else ""
+                    words.append(f"{source} {item['stream']}: {item['phase']}, {item['done']:,}{total}")
+                words += [
+                    f"{source} waits for its request budget"
+                    for item in read_budgets(connection, source)
+                    if item["waiting_until"] or item["paused_until"]
+                ]
+    except DBAPIError:
+        return "the mirror does not answer"
+    return " · ".join(words)
+
+
+def report_problems(results: Sequence[Json]) -> int:
+    """Write what failed to standard error; return the exit code that tells the truth."""
+    code = output.OK
+    for result in results:
+        if result["success"]:
+            continue
+        error: dict[str, Any] = result["error"] or {"class": "", "text": f"ended as {result['status']}"}
+        output.complain(f"{result['job']}: {error['text']}")
+        changes = error["class"] in CHANGES_NEEDED
+        code = max(code, output.TO_BE_CHANGED if changes else output.FAILED)
+    return code

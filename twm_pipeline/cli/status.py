@@ -1,0 +1,151 @@
+"""`twm status`: what is in the mirror, how current it is, and what waits or went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from twm_pipeline.cli import output
+from twm_pipeline.cli.output import print_table, say, span
+from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
+from twm_pipeline.db import connect_database
+from twm_pipeline.mirror.schema import migrate
+from twm_pipeline.mirror.status import read_status
+from twm_pipeline.records import SOURCES, Json
+from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.window import holds_window
+
+HELP = """Show rows, checkpoints, lag, set-aside records, budgets and last errors of each source.
+
+Examples: twm status · twm status --json | jq '.sources[].lag_seconds' · twm status --sandbox
+"""
+
+SANDBOX_OPTION = typer.Option("--sandbox", help="That of the sandbox instead of the real accounts.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("status", help=HELP)(status)
+
+
+def status(
+    *,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show the state of the mirror."""
+    settings = settings_for(sandbox=sandbox)
+    sources = collect(settings)
+    if as_json:
+        output.print_json({"sources": sources})
+        return
+    if not any(source["configured"] for source in sources):
+        say("Nothing is configured; `twm doctor` says what to set, `twm up --sandbox` shows a demonstration.")
+    for source in sources:
+        if source["configured"] or source["account"]:
+            _show(source)
+
+
+def settings_for(*, sandbox: bool) -> Settings:
+    """Return the settings, or those of the sandbox where it is asked for and has been started before."""
+    settings = load_settings()
+    if not sandbox:
+        return settings
+    if not (folder(settings) / "sandbox.json").exists():
+        raise typer.BadParameter("there is no sandbox yet; `twm up --sandbox` starts one")
+    return sandbox_settings(settings, remembered_place(settings))
+
+
+def collect(settings: Settings) -> list[Json]:
+    """Return the state of each source."""
+    engine = connect_database(settings)
+    configured = configured_sources(settings)
+    try:
+        migrate(engine)
+        with engine.connect() as connection:
+            return [
+                {
+                    **read_status(connection, source),
+                    "configured": source in configured,
+                    "window_open": holds_window(connection, source),
+                }
+                for source in SOURCES
+            ]
+    finally:
+        engine.dispose()
+
+
+def _show(source: Json) -> None:
+    say(f"{source['source'].upper()}  {source['account'] or 'not read yet'}{_state(source)}")
+    if source["last_error"]:
+        output.complain(f"  last error ({_when(source['last_error_at'])}): {source['last_error']}")
+    for item in source["progress"] if source["window_open"] else []:
+        total = f" of {item['total']:,}" if item["total"] else ""
+        say(f"  {item['stream']}: {item['phase']}, {item['done']:,}{total}")
+    say("")
+    tables = [(t["stream"], t["living"], t["deleted"], t["inaccessible"]) for t in source["tables"]]
+    print_table("  Rows", ("  table", "living", "deleted", "inaccessible"), _indented(tables))
+    say("")
+    _show_checkpoints(source["checkpoints"])
+    _show_budgets(source["budgets"])
+    _show_set_aside(source["set_aside"])
+
+
+def _state(source: Json) -> str:
+    lag = source["lag_seconds"]
+    words = [f"complete {span(lag)} ago" if lag is not None else "never complete"]
+    if any(item["more_to_read"] for item in source["checkpoints"]):
+        words.append("history is still being read")
+    words.append("a window is open" if source["window_open"] else "no window is open")
+    return " · " + " · ".join(words)
+
+
+def _when(moment: object) -> str:
+    return str(moment)[:19]
+
+
+def _indented(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    return [(f"  {row[0]}", *row[1:]) for row in rows]
+
+
+def _show_checkpoints(checkpoints: list[Json]) -> None:
+    if checkpoints:
+        rows = [
+            (
+                f"{item['stream']} {item['feed']}".strip(),
+                item["last_event_time"],
+                "yes" if item["more_to_read"] else "",
+                item["updated_at"],
+            )
+            for item in checkpoints
+        ]
+        columns = ("  feed", "complete up to", "more to read", "moved")
+        print_table("  Checkpoints", columns, _indented(rows))
+        say("")
+
+
+def _show_budgets(budgets: list[Json]) -> None:
+    for item in budgets:
+        say(
+            f"  Budget: {item['requests']:,} requests, {item['last_minute']:,} in the last minute,"
+            f" {item['throttled']:,} answers 429"
+        )
+        if item["paused_until"]:
+            say(f"  paused until {_when(item['paused_until'])}: {item['paused_reason']}")
+        if item["waiting_until"]:
+            say(f"  waiting for leave until {_when(item['waiting_until'])}")
+    say("")
+
+
+def _show_set_aside(found: Json) -> None:
+    if found["count"]:
+        rows = [
+            (item["stream"], item["object_id"], item["attempts"], item["next_attempt_at"], item["reason"])
+            for item in found["records"]
+        ]
+        columns = ("  stream", "id", "tries", "next try", "reason")
+        print_table(f"  Set aside: {found['count']}", columns, _indented(rows))
+        say("")

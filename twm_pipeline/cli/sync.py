@@ -1,0 +1,125 @@
+"""`twm sync`: one pass now, as recorded runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from twm_pipeline.cli import output
+from twm_pipeline.cli.runs import report_problems, run_jobs
+from twm_pipeline.errors import ConfigError
+from twm_pipeline.records import SOURCES, Json, Source
+from twm_pipeline.settings import Settings, load_settings, parse_since
+from twm_pipeline.sync.engine import configured_sources
+
+LONGEST_RUN_SECONDS = 7 * 86_400
+"""A first import takes as long as the vendor's budget makes it; nobody is to end it halfway."""
+
+HELP = """Read what changed, now: one pass of each source, until nothing is left to read.
+
+Examples: twm sync · twm sync teamwork --since 01.03.2025 · twm sync missive --full --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("sync", help=HELP)(sync)
+
+
+def sync(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")
+    ] = None,
+    *,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Read again what changed since, such as 31.12.2024."),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read everything again from the beginning.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+) -> None:
+    """Read what changed, now."""
+    if since is not None and full:
+        raise typer.BadParameter("use --since or --full, not both")
+    if since is not None:
+        parse_since(since)
+    settings = load_settings()
+    chosen = choose_sources(settings, sources)
+    results = run_jobs(settings, [request(source, since=since, full=full) for source in chosen])
+    if as_json:
+        output.print_json(results)
+    else:
+        show_results(results)
+    if code := report_problems(results):
+        raise typer.Exit(code)
+
+
+def request(source: Source, *, since: str | None = None, full: bool = False) -> Json:
+    """Return the run to ask for: one pass over *source*, until it is complete."""
+    config: Json = {"full": full}
+    if since is not None:
+        config["since"] = since
+    return {
+        "job": f"{source}_sync",
+        "run_config": {"ops": {f"{source}_window": {"config": config}}},
+        "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
+    }
+
+
+def choose_sources(settings: Settings, names: list[str] | None) -> list[Source]:
+    """Return the sources that are named, or all that are configured.
+
+    Raises:
+        ConfigError: If none is, or one that is named is not.
+    """
+    configured = configured_sources(settings)
+    if not names:
+        if not configured:
+            msg = (
+                "Nothing is configured. Set TEAMWORK_BASE_URL and TEAMWORK_API_KEY, or MISSIVE_API_TOKEN, in"
+                " .env; or try `twm up --sandbox`, which needs no account."
+            )
+            raise ConfigError(msg)
+        return list(configured)
+    unknown = [name for name in names if name not in SOURCES]
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {' and '.join(SOURCES)}")
+    chosen = [source for source in SOURCES if source in names]
+    missing = [source for source in chosen if source not in configured]
+    if missing:
+        msg = f"{', '.join(missing)}: no credentials are set; `twm doctor` says which."
+        raise ConfigError(msg)
+    return chosen
+
+
+def show_results(results: list[Json]) -> None:
+    """Write what each run did: one row per table."""
+    rows = [
+        (
+            f"{report['source']}/{stream}",
+            figures.get("dagster/row_count"),
+            figures.get("fetched", 0),
+            figures.get("written", 0),
+            figures.get("deleted", 0),
+            figures.get("set_aside", 0),
+        )
+        for result in results
+        for report in result["reports"]
+        for stream, figures in report["streams"].items()
+    ]
+    output.print_table("Tables", ("table", "rows now", "fetched", "written", "deleted", "set aside"), rows)
+    totals = [
+        (
+            report["source"],
+            result["status"].lower(),
+            report["requests"],
+            report["answers_429"],
+            float(report["seconds"]),
+            result["run_id"][:8],
+        )
+        for result in results
+        for report in result["reports"]
+    ]
+    output.say("")
+    output.print_table("Runs", ("source", "status", "requests", "answers 429", "seconds", "run"), totals)

@@ -1,0 +1,214 @@
+"""`twm up`: everything, started and stopped together."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twm_pipeline.cli import output, processes
+from twm_pipeline.cli.output import say
+from twm_pipeline.cli.runs import environment, report_problems, run_jobs
+from twm_pipeline.cli.sandbox import CHANGES_PER_HOUR, remembered_place, sandbox_settings, start_sandbox
+from twm_pipeline.cli.sync import request, show_results
+from twm_pipeline.db import connect_database, copy_embedded_mirror, embedded_server
+from twm_pipeline.errors import ConfigError, TwmError
+from twm_pipeline.mirror.schema import migrate
+from twm_pipeline.mirror.status import count_tables
+from twm_pipeline.settings import PROJECT_DIR, Settings, load_settings
+from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.window import prepare
+
+PORT = 3000
+START_SECONDS = 120.0
+LOOK_SECONDS = 0.3
+
+HELP = """Start everything: PostgreSQL (unless PG_DSN names a server), Dagster's UI and its daemon.
+
+Without credentials, or with --sandbox, simulated accounts are read instead, into a database of their own.
+Ctrl-C or SIGTERM stops everything that was started.
+
+Examples: twm up · twm up --port 3333 · twm up --sandbox · twm up --sandbox --once --json
+"""
+
+
+class ChildEndedError(TwmError):
+    """A process that everything needs has ended by itself."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up", help=HELP)(up)
+
+
+def up(
+    *,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Simulated accounts, whatever is set.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Sync everything once, print a summary and end.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Where the UI listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The UI's port.", min=1, max=65535)] = PORT,
+    as_json: Annotated[bool, typer.Option("--json", help="With --once: the summary as JSON.")] = False,
+) -> None:
+    """Start everything."""
+    if as_json and not once:
+        raise typer.BadParameter("--json goes with --once")
+    settings = load_settings()
+    simulated = sandbox or not configured_sources(settings)
+    if simulated and not sandbox:
+        output.err().print("No credentials are set: this is the sandbox, with simulated accounts.")
+    children: list[processes.Child] = []
+    with ExitStack() as stack:
+        if simulated:
+            place = remembered_place(settings)
+            settings = sandbox_settings(settings, place)
+        stack.enter_context(_embedded_server(settings))
+        stack.enter_context(processes.stopped_at_the_end(children))
+        if simulated:
+            children.append(start_sandbox(settings, place, environment(settings)))
+        _prepare(settings)
+        if once:
+            code = _sync_once(settings, as_json=as_json)
+        else:
+            code = _serve(settings, children, host=host, port=port, simulated=simulated)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _embedded_server(settings: Settings) -> Iterator[None]:
+    """Start the embedded server where one is needed; stop it in the end if it did not run before."""
+    server = embedded_server(settings)
+    needed = settings.pg_dsn is None or settings.dagster_pg_url is None
+    if not needed or server.is_alive():
+        yield
+        return
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+def _prepare(settings: Settings) -> None:
+    """Bring the mirror up to date; when `PG_DSN` is new, take the embedded mirror's rows along."""
+    copied = copy_embedded_mirror(settings, migrate=migrate)
+    if copied:
+        count = sum(copied.values())
+        say(f"Copied {count:,} rows of the embedded mirror to PG_DSN; the old one stays as it is.")
+    engine = connect_database(settings)
+    try:
+        for problem in prepare(engine, settings):
+            output.complain(problem)
+    finally:
+        engine.dispose()
+
+
+def _sync_once(settings: Settings, *, as_json: bool) -> int:
+    """Sync every configured source as a recorded run, and print what came of it."""
+    started = time.monotonic()
+    results = run_jobs(settings, [request(source) for source in configured_sources(settings)])
+    engine = connect_database(settings)
+    with engine.connect() as connection:
+        tables = count_tables(connection)
+    engine.dispose()
+    seconds = round(time.monotonic() - started, 1)
+    if as_json:
+        output.print_json({"seconds": seconds, "tables": tables, "runs": results})
+    else:
+        show_results(results)
+        living = sum(table["living"] for table in tables)
+        deleted = sum(table["deleted"] for table in tables)
+        say(f"\n{living:,} rows and {deleted:,} tombstones in the mirror, synced in {seconds} s.")
+    return report_problems(results)
+
+
+def _serve(
+    settings: Settings, children: list[processes.Child], *, host: str, port: int, simulated: bool
+) -> int:
+    """Start Dagster's processes and stay until somebody or something ends them."""
+    if _answers(host, port):
+        msg = f"Port {port} is taken; choose another one with --port."
+        raise ConfigError(msg)
+    with tempfile.TemporaryDirectory(prefix="twm-") as folder:
+        _start_dagster(settings, children, Path(folder), host=host, port=port)
+        _wait_until_up(children, host=host, port=port)
+        say(f"Dagster's UI  http://{host}:{port}")
+        if simulated:
+            say(f"Sandbox       {settings.teamwork_base_url} · about {CHANGES_PER_HOUR} changes an hour")
+        say(f"Logs          {settings.twm_data_dir / 'logs'}")
+        say("Ctrl-C stops everything.")
+        while all(child.process.poll() is None for child in children):
+            time.sleep(LOOK_SECONDS)
+    raise _ended(children)
+
+
+def _start_dagster(
+    settings: Settings, children: list[processes.Child], folder: Path, *, host: str, port: int
+) -> None:
+    """Start one server of the definitions and, using it, the webserver and the daemon.
+
+    Args:
+        settings: Handed down to all of them.
+        children: Where they are added, in the order in which they are to be stopped.
+        folder: A private folder; the socket in it lets nobody else run code here.
+        host: Where the webserver listens.
+        port: And on which port.
+    """
+    env, logs = environment(settings), settings.twm_data_dir / "logs"
+    code_socket = folder / f"code-{secrets.token_hex(4)}"
+    workspace = folder / "workspace.yaml"
+    server = {"grpc_server": {"socket": str(code_socket), "location_name": "twm_pipeline"}}
+    workspace.write_text(json.dumps({"load_from": [server]}))
+    definitions = ["-m", "twm_pipeline.definitions", "--socket", str(code_socket)]
+    for name, command in (
+        ("code", ["-m", "dagster", "code-server", "start", *definitions]),
+        ("daemon", ["-m", "dagster._daemon", "run", "-w", str(workspace)]),
+        ("webserver", ["-m", "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace)]),
+    ):
+        children.append(processes.start(name, command, env=env, logs=logs, cwd=PROJECT_DIR))
+        if name == "code":
+            _wait_for_file(code_socket, children)
+
+
+def _wait_for_file(path: Path, children: list[processes.Child]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not path.exists():
+        if children[-1].process.poll() is not None or time.monotonic() > deadline:
+            raise _ended(children)
+        time.sleep(0.05)
+
+
+def _wait_until_up(children: list[processes.Child], *, host: str, port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if any(child.process.poll() is not None for child in children):
+            raise _ended(children)
+        try:
+            with urllib.request.urlopen(f"http://{host}:{port}/server_info", timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(LOOK_SECONDS)
+    msg = f"Dagster's UI did not come up within {START_SECONDS:.0f} s; see the logs."
+    raise ChildEndedError(msg)
+
+
+def _ended(children: list[processes.Child]) -> ChildEndedError:
+    gone = next((child for child in children if child.process.poll() is not None), children[-1])
+    return ChildEndedError(f"{gone.name} ended by itself. The end of {gone.log}:\n{gone.log_end()}")
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((host, port)) == 0

@@ -1,0 +1,141 @@
+"""`twm reconcile`, `twm categorize`, `twm reparse`: repair and re-reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from twm_pipeline.cli import output
+from twm_pipeline.cli.runs import report_problems, run_jobs
+from twm_pipeline.cli.sync import choose_sources
+from twm_pipeline.db import connect_database
+from twm_pipeline.labels import load_categories
+from twm_pipeline.mirror.schema import categorize as apply_categories
+from twm_pipeline.mirror.schema import migrate
+from twm_pipeline.mirror.tables import TABLES, Table
+from twm_pipeline.records import Json
+from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.sync.reparse import Reparsed, reparse_table
+
+JSON_OPTION = typer.Option("--json", help="Print the result as JSON.")
+
+RECONCILE_HELP = """Sweep the vendors completely and repair what no poll can see, such as vanished rows.
+
+A row that is gone is looked at twice, ten minutes apart, before it becomes a tombstone. When more rows are
+gone than 5 % of a table, nothing is believed without --confirm-deletions: a lost permission looks the same.
+
+Examples: twm reconcile · twm reconcile teamwork --dry-run · twm reconcile --confirm-deletions
+"""
+CATEGORIZE_HELP = """Apply the label categories file again: a column per category in both views.
+
+No vendor is asked.
+
+Example: twm categorize
+"""
+REPARSE_HELP = """Fill the columns anew from the vendors' JSON that is stored in every row.
+
+No vendor is asked. A second time changes nothing. Examples: twm reparse · twm reparse teamwork.tasks missive.emails --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("reconcile", help=RECONCILE_HELP)(reconcile)
+    app.command("categorize", help=CATEGORIZE_HELP)(categorize)
+    app.command("reparse", help=REPARSE_HELP)(reparse)
+
+
+def reconcile(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and compare; store nothing.")] = False,
+    confirm_deletions: Annotated[
+        bool, typer.Option("--confirm-deletions", help="Believe more deletions than 5 % of a table.")
+    ] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Sweep the vendors completely."""
+    settings = load_settings()
+    chosen = choose_sources(settings, sources)
+    config = {"sources": chosen, "dry_run": dry_run, "confirm_deletions": confirm_deletions}
+    results = run_jobs(settings, [{"job": "reconcile", "run_config": {"ops": {"sweep": {"config": config}}}}])
+    if as_json:
+        output.print_json(results[0])
+    else:
+        _show_sweeps(results[0]["sweeps"], dry_run=dry_run)
+    if code := report_problems(results):
+        raise typer.Exit(code)
+
+
+def _show_sweeps(sweeps: list[Json], *, dry_run: bool) -> None:
+    rows = [
+        (sweep["source"], name.removeprefix("gone_"), count)
+        for sweep in sweeps
+        for name, count in sweep.items()
+        if name.startswith("gone_")
+    ]
+    title = "Not listed any more (nothing was stored)" if dry_run else "Gone for good"
+    output.print_table(title, ("source", "stream", "rows"), rows)
+    for sweep in sweeps:
+        for problem in (*sweep["problems"], *sweep["held_deletions"]):
+            output.complain(str(problem))
+
+
+def categorize(*, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
+    """Apply the categories file again."""
+    settings = load_settings()
+    categories = load_categories(settings.label_categories_file)
+    with _mirror(settings) as engine:
+        changed = apply_categories(engine, categories)
+    if as_json:
+        output.print_json({"changed": changed, "categories": {k: list(v) for k, v in categories.items()}})
+    else:
+        state = "applied" if changed else "as they were"
+        output.say(f"{len(categories)} categories of {settings.label_categories_file}: {state}.")
+
+
+def reparse(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Such as teamwork.tasks; all of them if none is named.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Fill the columns anew from the stored JSON."""
+    chosen = _choose_tables(tables)
+    results: list[Reparsed] = []
+    with _mirror(load_settings()) as engine:
+        for table in chosen:
+            results.append(reparse_table(engine, table))
+    if as_json:
+        output.print_json([result.as_dict() for result in results])
+    else:
+        rows = [(r.table, r.read, r.rewritten, r.unusable, r.seconds) for r in results]
+        output.print_table("Parsed again", ("table", "rows", "rewritten", "unusable", "seconds"), rows)
+    if any(result.unusable for result in results):
+        output.complain("Rows that the parsers cannot use stayed as they were.")
+        raise typer.Exit(output.FAILED)
+
+
+def _choose_tables(names: list[str] | None) -> list[Table]:
+    known = {table.name: table for table in TABLES}
+    unknown = [name for name in names or [] if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}")
+    return [table for name, table in known.items() if not names or name in names]
+
+
+@contextmanager
+def _mirror(settings: Settings) -> Iterator[Engine]:
+    engine = connect_database(settings)
+    try:
+        migrate(engine)
+        yield engine
+    finally:
+        engine.dispose()

@@ -1,0 +1,122 @@
+"""What the mirror knows about itself, read for people: rows, checkpoints, records set aside, budgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from twm_pipeline.mirror.tables import TABLES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from twm_pipeline.mirror.tables import Table
+    from twm_pipeline.records import Json, Source
+
+SHOWN_SET_ASIDE = 20
+PROGRESS_SECONDS = 120
+"""Progress older than this belongs to a pass that has ended."""
+
+
+def read_status(connection: Connection, source: Source) -> Json:
+    """Return everything an operator wants to know about *source*; instants are aware."""
+    account = _one(
+        connection,
+        "SELECT account, first_import_at, last_success_at, last_error, last_error_at,"
+        " extract(epoch FROM now() - last_success_at)::float8 AS lag_seconds"
+        " FROM twm.sources WHERE source = :source",
+        source=source,
+    )
+    empty = dict.fromkeys(
+        ("account", "first_import_at", "last_success_at", "last_error", "last_error_at", "lag_seconds")
+    )
+    return {
+        "source": source,
+        **(account or empty),
+        "checkpoints": read_checkpoints(connection, source),
+        "tables": [_rows_of(connection, table) for table in TABLES if table.source == source],
+        "set_aside": _set_aside(connection, source),
+        "budgets": read_budgets(connection, source),
+        "progress": read_progress(connection, source),
+        "counters": {
+            row["name"]: row["value"]
+            for row in _all(
+                connection, "SELECT name, value FROM twm.counters WHERE source = :source", source=source
+            )
+        },
+    }
+
+
+def read_checkpoints(connection: Connection, source: Source) -> list[Json]:
+    """Return how far each feed has been read, and whether older rows are still to be read."""
+    return _all(
+        connection,
+        "SELECT stream, feed, last_event_time, updated_at,"
+        " jsonb_typeof(last_cursor -> 'history') IS NOT DISTINCT FROM 'object'"
+        " OR coalesce(jsonb_array_length(CASE WHEN jsonb_typeof(last_cursor -> 'gaps') = 'array'"
+        " THEN last_cursor -> 'gaps' END), 0) > 0 AS more_to_read"
+        " FROM twm.checkpoints WHERE source = :source ORDER BY stream, feed",
+        source=source,
+    )
+
+
+def read_progress(connection: Connection, source: Source) -> list[Json]:
+    """Return what running passes are doing."""
+    return _all(
+        connection,
+        "SELECT stream, phase, done, total, updated_at FROM twm.progress WHERE source = :source"
+        " AND updated_at > now() - make_interval(secs => :seconds) ORDER BY updated_at DESC",
+        source=source,
+        seconds=PROGRESS_SECONDS,
+    )
+
+
+def read_budgets(connection: Connection, source: Source) -> list[Json]:
+    """Return the request budgets of the source's accounts: what was used, what waits, what was refused."""
+    return _all(
+        connection,
+        "SELECT b.account, b.requests, b.throttled, b.paused_reason,"
+        " CASE WHEN b.paused_until > now() THEN b.paused_until END AS paused_until,"
+        " CASE WHEN b.waiting_until > now() THEN b.waiting_until END AS waiting_until,"
+        " (SELECT count(*) FROM twm.budget_requests r WHERE r.account = b.account"
+        "  AND r.sent_at > now() - interval '1 minute') AS last_minute"
+        " FROM twm.budgets b WHERE b.account LIKE :source || ' %' ORDER BY b.account",
+        source=source,
+    )
+
+
+def count_tables(connection: Connection) -> list[Json]:
+    """Return rows of every table: living, deleted, inaccessible."""
+    return [_rows_of(connection, table) for table in TABLES]
+
+
+def _rows_of(connection: Connection, table: Table) -> Json:
+    counts = _one(
+        connection,
+        "SELECT count(*) FILTER (WHERE NOT deleted) AS living, count(*) FILTER (WHERE deleted) AS deleted,"
+        " count(*) FILTER (WHERE inaccessible) AS inaccessible,"
+        f" count(*) FILTER (WHERE missing_since IS NOT NULL) AS missing FROM {table.name}",
+    )
+    return {"table": table.name, "stream": table.stream, **(counts or {})}
+
+
+def _set_aside(connection: Connection, source: Source) -> Json:
+    records = _all(
+        connection,
+        "SELECT stream, object_id, reason, attempts, first_at, next_attempt_at, count(*) OVER () AS total"
+        " FROM twm.set_aside WHERE source = :source ORDER BY last_at DESC LIMIT :limit",
+        source=source,
+        limit=SHOWN_SET_ASIDE,
+    )
+    count = records[0]["total"] if records else 0
+    return {"count": count, "records": [{k: v for k, v in row.items() if k != "total"} for row in records]}
+
+
+def _all(connection: Connection, query: str, **values: Any) -> list[Json]:  # noqa: ANN401 - parameters of a query
+    return [dict(row) for row in connection.execute(text(query), values).mappings()]
+
+
+def _one(connection: Connection, query: str, **values: Any) -> Json | None:  # noqa: ANN401 - parameters of a query
+    rows = _all(connection, query, **values)
+    return rows[0] if rows else None
