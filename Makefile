@@ -79,7 +79,9 @@ soak: setup ## random work and faults for MINUTES (10)
 lock: ## write requirements/ anew (needs uv); UPGRADE=1 takes newer versions
 	sh requirements/compile.sh $(if $(UPGRADE),--upgrade)
 
-format: setup ## bring the code into its form, write .env.example anew
+format: setup ## bring the code into its form, write .env.example and docs/configuration.md anew
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/python -c 'from twm_pipeline.settings import env_example; print(env_example(), end="")' > .env.example
+	$(BIN)/python -c 'from twm_pipeline.settings import configuration_page; print(configuration_page(), end="")' \
+	    > docs/configuration.md

@@ -300,6 +300,31 @@ def _example_of(name: str, field: FieldInfo) -> str:
     return f"{meaning}\n# {name.upper()}={_default_of(field)}\n"
 
 
+def configuration_page() -> str:
+    """Return the text of `docs/configuration.md`: a table of every setting."""
+    rows = [
+        f"| `{name.upper()}` | {field.description} | {_shown_default(field)} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join([_CONFIGURATION_HEAD, "| Setting | Meaning | Default |", "| --- | --- | --- |", *rows, ""])
+
+
+_CONFIGURATION_HEAD = """# Configuration
+
+Settings come from `.env` in the project's folder (start from `.env.example`) or from the environment, which wins.
+Without the credentials of a vendor that vendor is switched off and says so. A wrong value stops the command with the
+name of the variable, what was read (secrets are not shown) and what is expected. Dates are `DD.MM.YYYY` or ISO 8601;
+one without a time is midnight in `TIMEZONE`.
+
+This page is written by `make format` from `twm_pipeline/settings.py`.
+"""
+
+
+def _shown_default(field: FieldInfo) -> str:
+    default = _default_of(field)
+    return f"`{default}`" if default else "none"
+
+
 def _default_of(field: FieldInfo) -> str:
     """Return a default as it would be written in `.env`; empty if there is none."""
     default = field.default

@@ -12,6 +12,7 @@ from twm_pipeline.errors import ConfigError
 from twm_pipeline.settings import (
     PROJECT_DIR,
     Settings,
+    configuration_page,
     env_example,
     environment_of,
     load_settings,
@@ -245,6 +246,11 @@ defs = dg.Definitions([shown])
 
 def test_the_example_file_is_up_to_date():
     assert (PROJECT_DIR / ".env.example").read_text() == env_example(), "make format writes it anew"
+
+
+def test_the_page_of_settings_is_up_to_date():
+    page = (PROJECT_DIR / "docs" / "configuration.md").read_text()
+    assert page == configuration_page(), "make format writes it anew"
 
 
 def test_the_example_file_changes_nothing_whether_its_settings_are_comments_or_not(tmp_path, monkeypatch):
