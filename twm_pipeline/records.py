@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from twm_pipeline.errors import RecordError
+
 if TYPE_CHECKING:
     from datetime import date, datetime
 
@@ -225,11 +227,23 @@ class Comment(Record):
 
 
 def digest(value: Json, *, salt: str = "") -> bytes:
-    """Return a 16-byte digest of *value* that does not depend on the order of its keys."""
-    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    """Return a 16-byte digest of *value* that does not depend on the order of its keys.
+
+    Raises:
+        RecordError: If *value* is nested deeper than 250 levels or holds an integer beyond 64 bits.
+    """
+    data = _dump(value, orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(data, digest_size=HASH_BYTES, key=f"{PARSER_VERSION}{salt}".encode()).digest()
 
 
 def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Return *value* as compact JSON text."""
-    return orjson.dumps(value).decode()
+    return _dump(value).decode()
+
+
+def _dump(value: Any, option: int | None = None) -> bytes:  # noqa: ANN401 - any JSON value
+    try:
+        return orjson.dumps(value, option=option)
+    except TypeError as error:
+        msg = "the row cannot be stored as JSON: nested too deep, or a number too large"
+        raise RecordError(msg) from error

@@ -200,13 +200,13 @@ class TeamworkSource:
         params = {"startDate": to_param(since), "activityTypes": "task", "pageSize": str(PAGE_SIZE)}
         for page in self._pages(f"{API}/latestactivity.json", "activities", params):
             for row in page.rows:
-                moment = read_iso(row, "dateTime")
+                try:
+                    moment, item_id = _restored(row)
+                except RecordError:
+                    continue  # a restored task that cannot be named is found by the reconcile
                 if moment and moment <= page.reply.date and (newest is None or moment > newest):
                     newest = moment
-                item = read_object(row, "item") or {}
-                is_task = str(item.get("type", "task")).lower().rstrip("s") == "task"
-                kind = row.get("activityType") or row.get("latestActivityType")
-                if kind == "undeleted" and is_task and (item_id := read_id(item, "id")):
+                if item_id:
                     ids.append(item_id)
         return list(dict.fromkeys(ids)), newest
 
@@ -256,10 +256,8 @@ class TeamworkSource:
     def _page(self, path: str, key: str, params: dict[str, str], *, fresh: bool) -> Page:
         reply = self.session.get(path, params, fresh=fresh)
         rows = _rows(reply.data, key)
-        meta = (reply.data.get("meta") or {}).get("page") or {}
-        return Page(
-            rows=rows, included=_included(reply.data), has_more=meta.get("hasMore") is True, reply=reply
-        )
+        more = _has_more(reply.data, path)
+        return Page(rows=rows, included=_included(reply.data), has_more=more, reply=reply)
 
 
 def _rows(data: Any, key: str) -> list[Json]:  # noqa: ANN401 - any JSON value
@@ -268,6 +266,24 @@ def _rows(data: Any, key: str) -> list[Json]:  # noqa: ANN401 - any JSON value
         msg = f"Teamwork: the answer has no list {key!r}"
         raise PagingError(msg)
     return rows
+
+
+def _has_more(data: Json, path: str) -> bool:
+    try:
+        meta = read_object(read_object(data, "meta") or {}, "page") or {}
+    except RecordError as error:
+        msg = f"Teamwork GET {path}: {error}"
+        raise PagingError(msg) from error
+    return meta.get("hasMore") is True
+
+
+def _restored(row: Json) -> tuple[datetime | None, int | None]:
+    """Return when an activity happened, and the task it restored, if it did."""
+    item = read_object(row, "item") or {}
+    is_task = str(item.get("type", "task")).lower().rstrip("s") == "task"
+    kind = row.get("activityType") or row.get("latestActivityType")
+    item_id = read_id(item, "id") if kind == "undeleted" and is_task else None
+    return read_iso(row, "dateTime"), item_id
 
 
 def _included(data: Json) -> dict[str, dict[str, Json]]:

@@ -1,0 +1,502 @@
+"""Teamwork's JSON as records, and its listings as pages."""
+
+import copy
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twm_pipeline.errors import NotFoundError, PagingError, RecordError
+from twm_pipeline.http import VendorSession
+from twm_pipeline.records import Company, Person, Project, Tag, Task, Tasklist, Team
+from twm_pipeline.settings import load_settings
+from twm_pipeline.sources.teamwork import (
+    INCLUDED,
+    PARSERS,
+    TeamworkSource,
+    auth,
+    budget_plan,
+    parse_person,
+    parse_project,
+    parse_task,
+    parse_team,
+    to_param,
+)
+from twm_pipeline_tests.sources.fakes import NOW, FakeSession, sample
+
+LISTS = {
+    "tasks.list.page1": "tasks",
+    "tasks.list.page2.last": "tasks",
+    "tasks.list.short-page-but-more": "tasks",
+    "tasks.list.empty": "tasks",
+    "projects.list": "projects",
+    "tasklists.list": "tasklists",
+    "people.list": "people",
+    "tags.list": "tags",
+    "companies.list": "companies",
+    "teams.v1.list": "teams",
+}
+RECORDS = {
+    "tasks": Task,
+    "projects": Project,
+    "tasklists": Tasklist,
+    "people": Person,
+    "tags": Tag,
+    "companies": Company,
+    "teams": Team,
+}
+VOLATILE = ("avatarUrl", "lastWorkedOn", "lastLogin", "sequence")
+
+
+def source(*answers: Any) -> tuple[TeamworkSource, FakeSession]:
+    session = FakeSession(*answers)
+    return TeamworkSource(cast(VendorSession, session)), session
+
+
+def rows(name: str) -> dict[int, dict[str, Any]]:
+    key = LISTS[name]
+    return {int(row["id"]): row for row in sample("teamwork", name)[key]}
+
+
+def task(number: int) -> dict[str, Any]:
+    return {**rows("tasks.list.page1"), **rows("tasks.list.page2.last")}[number]
+
+
+def listing(*ids: int, has_more: bool, key: str = "tasks") -> dict[str, Any]:
+    return {key: [{"id": i} for i in ids], "meta": {"page": {"hasMore": has_more}}}
+
+
+@pytest.mark.parametrize(("name", "stream"), LISTS.items(), ids=LISTS)
+def test_every_row_of_a_sample_becomes_a_record(name, stream):
+    for row in sample("teamwork", name)[stream]:
+        record = PARSERS[stream](row, date=NOW)
+
+        assert type(record) is RECORDS[stream]
+        assert record.id == int(row["id"])
+        assert json.loads(record.raw) == row
+
+
+@pytest.mark.parametrize("name", ["tasks.list.page1", "tasks.list.page2.last", "task.get"])
+def test_every_side_loaded_row_becomes_a_record(name):
+    included = sample("teamwork", name)["included"]
+
+    records = [
+        PARSERS[INCLUDED[key]](row, date=NOW) for key, found in included.items() for row in found.values()
+    ]
+
+    assert {type(record) for record in records} >= {Project, Tasklist, Person}
+
+
+def test_a_task_is_read_field_by_field():
+    record = parse_task(task(1000001), date=NOW)
+
+    assert (record.title, record.description, record.description_type) == (
+        "Prepare foundation drawings",
+        "<p>Sheets 1–4</p>",
+        "HTML",
+    )
+    assert (record.status, record.priority, record.progress) == ("new", "high", 40)
+    assert record.is_private is False
+    assert (record.tasklist_id, record.parent_task_id) == (701001, None)
+    assert (record.assignee_ids, record.assignee_types, record.tag_ids) == ([301], ["users"], [901])
+    assert (record.start_date, record.due_date) == (date(2025, 3, 1), date(2025, 3, 21))
+    assert (record.estimate_minutes, record.accumulated_estimate_minutes) == (480, 600)
+    assert record.created_at == datetime(2025, 2, 3, 8, tzinfo=UTC)
+    assert record.updated_at == record.version_at == datetime(2025, 3, 4, 9, 15, tzinfo=UTC)
+    assert (record.created_by_id, record.updated_by_id, record.completed_by_id) == (301, 301, None)
+    assert (record.completed_at, record.deleted, record.deleted_at) == (None, False, None)
+
+
+def test_people_teams_and_companies_are_assignees_alike():
+    record = parse_task(task(1000002), date=NOW)
+
+    assert list(zip(record.assignee_ids, record.assignee_types, strict=True)) == [
+        (302, "users"),
+        (401, "teams"),
+        (202, "companies"),
+    ]
+
+
+def test_null_tags_and_assignees_are_none_at_all():
+    record = parse_task(task(1000003) | {"tags": None, "tagIds": None}, date=NOW)
+
+    assert (record.tag_ids, record.assignee_ids, record.assignee_types) == ([], [], [])
+
+
+def test_an_assignee_the_key_cannot_see_keeps_the_bare_id():
+    row = task(1000001) | {"assignees": None, "assigneeUserIds": [999]}
+
+    record = parse_task(row, date=NOW)
+
+    assert (record.assignee_ids, record.assignee_types) == ([999], ["users"])
+
+
+def test_repeated_tags_and_assignees_count_once():
+    row = task(1000001) | {"tags": [{"id": 1}, {"id": 2}, {"id": 1}], "assigneeUserIds": [301, 301]}
+
+    record = parse_task(row, date=NOW)
+
+    assert (record.tag_ids, record.assignee_ids) == ([1, 2], [301])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2025-03-14", date(2025, 3, 14)),
+        ("2025-03-14T00:00:00Z", date(2025, 3, 14)),
+        ("2025-03-14T23:00:00-08:00", date(2025, 3, 14)),
+        ("2025-03-14T00:30:00+14:00", date(2025, 3, 14)),
+        ("0001-01-01T00:00:00Z", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_due_date_stays_the_day_it_names(value, expected):
+    record = parse_task(task(1000001) | {"startDate": value, "dueDate": value}, date=NOW)
+
+    assert (record.start_date, record.due_date) == (expected, expected)
+
+
+def test_a_task_in_the_deleted_feed_is_deleted():
+    record = parse_task(task(1000004), date=NOW)
+
+    assert record.deleted
+    assert record.deleted_at == datetime(2025, 3, 4, 10, 5, tzinfo=UTC)
+
+
+def test_a_task_is_deleted_by_its_status_alone():
+    assert parse_task(task(1000001) | {"status": "deleted"}, date=NOW).deleted
+
+
+def test_a_completed_task_is_not_deleted():
+    record = parse_task(task(1000003), date=NOW)
+
+    assert not record.deleted
+    assert (record.status, record.completed_by_id) == ("completed", 302)
+    assert record.completed_at == datetime(2025, 3, 4, 10, tzinfo=UTC)
+
+
+def test_the_zero_date_of_a_project_is_no_archiving():
+    projects = rows("projects.list")
+
+    assert parse_project(projects[501001], date=NOW).archived_at is None
+    assert parse_project(projects[501002], date=NOW).archived_at == datetime(2025, 1, 15, 12, tzinfo=UTC)
+    assert not parse_project(projects[501002], date=NOW).deleted
+
+
+def test_a_deleted_person_is_deleted():
+    people = {number: parse_person(row, date=NOW) for number, row in rows("people.list").items()}
+
+    assert [number for number, person in people.items() if person.deleted] == [303]
+    assert (people[301].first_name, people[301].last_name, people[301].company_id) == ("Mara", "Holt", 201)
+
+
+def test_ids_of_v1_are_numbers_too():
+    record = parse_team(rows("teams.v1.list")[401], date=NOW)
+
+    assert (record.id, record.name, record.member_ids) == (401, "Statics", [302])
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"tasklist": {"id": 7, "type": "tasklists"}}, 7),
+        ({"tasklistId": 7}, 7),
+        ({"tasklist": 7}, 7),
+        ({"tasklist": None, "tasklistId": "7"}, 7),
+        ({"tasklist": None, "tasklistId": 0}, None),
+        ({}, None),
+    ],
+)
+def test_a_relation_is_an_object_or_a_bare_id(row, expected):
+    assert parse_task({"id": 1, **row}, date=NOW).tasklist_id == expected
+
+
+def test_a_version_later_than_the_answer_is_not_believed():
+    row = task(1000001) | {"updatedAt": "2099-01-01T00:00:00Z"}
+
+    record = parse_task(row, date=NOW)
+
+    assert record.version_at is None
+    assert record.updated_at == datetime(2099, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dueDate", "s3cret"),
+        ("updatedAt", {"s3cret": 1}),
+        ("progress", "s3cret"),
+        ("estimateMinutes", 2**40),
+        ("name", ["s3cret"]),
+        ("tags", "s3cret"),
+        ("tags", [{"id": "s3cret"}]),
+        ("assignees", {"s3cret": 1}),
+        ("parentTaskId", "s3cret"),
+        ("isPrivate", "s3cret"),
+        ("id", "s3cret"),
+    ],
+)
+def test_a_malformed_task_is_refused_by_its_key_without_its_value(key, value):
+    with pytest.raises(RecordError, match=rf"^{key}: ") as caught:
+        parse_task(task(1000001) | {"parentTask": None, key: value}, date=NOW)
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, 0, ""])
+@pytest.mark.parametrize("stream", PARSERS)
+def test_a_row_without_id_is_refused(stream, value):
+    with pytest.raises(RecordError, match=r"^the row has no id$"):
+        PARSERS[stream]({"id": value, "name": "x"}, date=NOW)
+
+
+def test_a_number_beyond_json_is_refused():
+    with pytest.raises(RecordError, match="cannot be stored as JSON"):
+        parse_task(task(1000001) | {"customNumber": 2**70}, date=NOW)
+
+
+def test_a_row_nested_beyond_reason_is_refused():
+    row: dict[str, Any] = {"id": 1}
+    inner = row
+    for _ in range(500):
+        inner["deeper"] = {}
+        inner = inner["deeper"]
+
+    with pytest.raises(RecordError, match="cannot be stored as JSON"):
+        parse_task(row, date=NOW)
+
+
+@pytest.mark.parametrize("key", VOLATILE)
+def test_a_volatile_key_does_not_change_the_hash(key):
+    before = parse_task(task(1000001) | {key: "one"}, date=NOW)
+    after = parse_task(task(1000001) | {key: "two"}, date=NOW)
+
+    assert before.content_hash == after.content_hash
+
+
+@pytest.mark.parametrize("key", sorted(set(task(1000001)) - {*VOLATILE, "id"}))
+def test_every_other_key_changes_the_hash(key):
+    before = parse_task(task(1000001), date=NOW)
+    changed = {**task(1000001)}
+    del changed[key]
+
+    assert parse_task(changed, date=NOW).content_hash != before.content_hash
+
+
+@given(st.permutations(list(task(1000002).items())))
+def test_the_order_of_keys_does_not_change_the_hash(items):
+    assert parse_task(dict(items), date=NOW).content_hash == parse_task(task(1000002), date=NOW).content_hash
+
+
+@pytest.mark.parametrize("stream", PARSERS)
+def test_reading_a_row_does_not_change_it(stream):
+    name = next(name for name, found in LISTS.items() if found == stream)
+    row = sample("teamwork", name)[stream][0]
+    before = copy.deepcopy(row)
+
+    PARSERS[stream](row, date=NOW)
+
+    assert row == before
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2025, 3, 4, 9, 15, 7, 999_999, tzinfo=UTC),
+        datetime(2025, 3, 4, 10, 15, 7, tzinfo=timezone(timedelta(hours=1))),
+    ],
+)
+def test_an_instant_is_sent_in_utc_with_whole_seconds(moment):
+    assert to_param(moment) == "2025-03-04T09:15:07Z"
+
+
+def test_a_page_knows_its_rows_and_whether_more_follow():
+    teamwork, session = source(sample("teamwork", "tasks.list.short-page-but-more"))
+
+    page = teamwork.fetch_tasks(updated_after=NOW)
+
+    assert ([row["id"] for row in page.rows], page.has_more) == ([1000001], True)
+    assert set(page.included) >= {"projects", "tasklists", "users"}
+    path, params = session.asked[0]
+    assert path == "/projects/api/v3/tasks.json"
+    assert params["updatedAfter"] == "2025-03-04T12:00:00Z"
+    assert (params["includeCompletedTasks"], params["showCompletedLists"]) == ("true", "true")
+    assert (params["orderBy"], params["orderMode"]) == ("updatedat", "asc")
+    assert "showDeleted" not in params
+
+
+def test_deleted_tasks_are_a_query_of_their_own():
+    teamwork, session = source(listing(has_more=False))
+
+    teamwork.fetch_deleted_tasks(deleted_after=NOW)
+
+    _, params = session.asked[0]
+    assert (params["deletedOnly"], params["showDeleted"]) == ("true", "true")
+    assert params["deletedAfter"] == "2025-03-04T12:00:00Z"
+    assert "updatedAfter" not in params
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        "tasks",
+        {},
+        {"tasks": None},
+        {"tasks": {}},
+        {"tasks": ["x"]},
+        {"STATUS": "OK"},
+        {"tasks": [], "meta": []},
+        {"tasks": [], "meta": {"page": []}},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_shape_is_not_taken_for_an_empty_one(answer):
+    teamwork, _ = source(answer)
+
+    with pytest.raises(PagingError, match=r"^Teamwork"):
+        teamwork.fetch_tasks()
+
+
+@pytest.mark.parametrize("included", [None, [], {}, {"users": None}, {"users": []}], ids=str)
+def test_side_loads_may_be_missing(included):
+    teamwork, _ = source(listing(1, has_more=False) | {"included": included})
+
+    assert teamwork.fetch_tasks().included.get("users", {}) == {}
+
+
+def test_tasks_by_id_must_be_among_those_asked_for():
+    teamwork, _ = source(listing(1, 3, has_more=False))
+
+    with pytest.raises(PagingError, match="other tasks than were asked for"):
+        teamwork.fetch_tasks_by_id([1, 2])
+
+
+@pytest.mark.parametrize("answer", [{"task": {"id": 2}}, {"task": None}, {}, [], None], ids=str)
+def test_another_task_than_asked_for_is_refused(answer):
+    teamwork, _ = source(answer)
+
+    with pytest.raises(PagingError, match="is not this task"):
+        teamwork.fetch_task(1)
+
+
+@pytest.mark.parametrize("answer", [{"project": {"id": 2}}, {"project": None}, {}, [], None], ids=str)
+def test_another_row_than_asked_for_is_refused(answer):
+    teamwork, _ = source(answer)
+
+    with pytest.raises(PagingError, match="is not this row"):
+        teamwork.fetch_one("projects", 1)
+
+
+def test_a_single_task_comes_with_its_side_loads():
+    teamwork, _ = source(sample("teamwork", "task.get"))
+
+    page = teamwork.fetch_task(1000002)
+
+    assert [row["id"] for row in page.rows] == [1000002]
+    assert "tasklists" in page.included
+
+
+def test_an_unknown_task_is_not_found():
+    teamwork, _ = source(NotFoundError("404"))
+
+    with pytest.raises(NotFoundError):
+        teamwork.fetch_task(1)
+
+
+def test_a_directory_is_read_to_the_vendors_last_page():
+    teamwork, session = source(
+        listing(1, 2, has_more=True, key="people"),
+        listing(has_more=True, key="people"),
+        listing(3, has_more=False, key="people"),
+    )
+
+    pages = list(teamwork.fetch_directory("people"))
+
+    assert [[row["id"] for row in page.rows] for page in pages] == [[1, 2], [], [3]]
+    assert [params["page"] for _, params in session.asked] == ["1", "2", "3"]
+    assert all(params["showDeleted"] == "true" for _, params in session.asked)
+
+
+def test_a_directory_that_repeats_its_page_is_not_believed():
+    teamwork, _ = source(*[listing(1, 2, has_more=True, key="tags")] * 2)
+
+    with pytest.raises(PagingError, match="page 2 repeats page 1"):
+        list(teamwork.fetch_directory("tags"))
+
+
+def test_teams_end_where_a_page_brings_nothing_new():
+    full = {"teams": [{"id": str(i)} for i in range(1, 251)]}
+    teamwork, session = source(full, full)
+
+    pages = list(teamwork.fetch_directory("teams"))
+
+    assert [len(page.rows) for page in pages] == [250]
+    assert len(session.asked) == 2
+
+
+def test_restored_tasks_are_found_in_the_activity_feed():
+    def activity(number: int, kind: str, at: str, type: str = "task") -> dict[str, Any]:
+        return {"id": number, "activityType": kind, "dateTime": at, "item": {"id": number, "type": type}}
+
+    feed = {
+        "activities": [
+            activity(1, "undeleted", "2025-03-04T10:00:00Z"),
+            activity(2, "deleted", "2025-03-04T11:00:00Z"),
+            activity(3, "undeleted", "2025-03-04T09:00:00Z", type="tasklist"),
+            activity(1, "undeleted", "2025-03-04T10:30:00Z"),
+            activity(4, "undeleted", "2099-01-01T00:00:00Z"),
+        ],
+        "meta": {"page": {"hasMore": False}},
+    }
+    teamwork, _ = source(feed)
+
+    ids, newest = teamwork.fetch_undeleted(since=NOW)
+
+    assert ids == [1, 4]
+    assert newest == datetime(2025, 3, 4, 11, tzinfo=UTC)
+
+
+def test_one_malformed_activity_does_not_hide_the_others():
+    feed = {
+        "activities": [
+            {"activityType": "undeleted", "dateTime": "not a time", "item": {"id": 1}},
+            {"activityType": "undeleted", "dateTime": "2025-03-04T10:00:00Z", "item": "task"},
+            {"activityType": "undeleted", "dateTime": "2025-03-04T10:00:00Z", "item": {"id": "x"}},
+            {"activityType": "undeleted", "dateTime": "2025-03-04T10:00:00Z", "item": {"id": 2}},
+        ],
+        "meta": {"page": {"hasMore": False}},
+    }
+    teamwork, _ = source(feed)
+
+    ids, _ = teamwork.fetch_undeleted(since=NOW)
+
+    assert ids == [2]
+
+
+def test_the_recorded_activity_feed_is_understood():
+    teamwork, _ = source(sample("teamwork", "latestactivity.list"))
+
+    assert teamwork.fetch_undeleted(since=NOW) == ([], datetime(2025, 3, 4, 10, 5, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(("asked", "requests", "adapts"), [(None, 150, True), (40, 40, False)])
+def test_the_budget_follows_the_settings(asked, requests, adapts):
+    settings = load_settings(teamwork_base_url="https://site.example.com", teamwork_requests_per_minute=asked)
+
+    plan = budget_plan(settings)
+
+    assert [(limit.requests, limit.seconds) for limit in plan.limits] == [(requests, 60)]
+    assert plan.adapts is adapts
+    assert "site.example.com" in plan.account
+
+
+def test_the_key_is_the_user_name():
+    credentials = auth(load_settings(teamwork_api_key="tkn"))
+
+    assert (credentials.username, credentials.password) == ("tkn", "x")
