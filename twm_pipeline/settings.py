@@ -96,7 +96,6 @@ Since = Annotated[date | datetime, BeforeValidator(_parse_date)]
 Ids = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_ids)]
 BaseUrl = Annotated[str, AfterValidator(_check_address)]
 ProjectPath = Annotated[Path, AfterValidator(_anchor)]
-Backend = Literal["postgres", "airtable", "both"]
 
 
 class Settings(BaseSettings):
@@ -148,9 +147,6 @@ class Settings(BaseSettings):
         None, description="Only messages delivered on or after this date"
     )
 
-    db_backend: Backend = Field(
-        "postgres", description="`postgres`: mirror only; `both` (old name `airtable`): mirror and publish"
-    )
     pg_dsn: SecretStr | None = Field(
         None,
         description="URL of the mirror's PostgreSQL database; unset: an embedded server under `TWM_DATA_DIR`",
@@ -194,30 +190,17 @@ class Settings(BaseSettings):
         description="Zone in which bare dates are midnight",
         validation_alias=AliasChoices("TIMEZONE", "timezone"),
     )
-    run_retention_days: int = Field(14, ge=1, description="Days that finished runs and their logs are kept")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe level that is logged"
+        "INFO", description="Least severe level of this project's lines in the logs of runs"
     )
-    log_format: Literal["text", "json"] = Field("text", description="Form of log lines")
 
     @model_validator(mode="before")
     @classmethod
     def _fold_case(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever the sources gave
-        """Accept `LOG_LEVEL=info` and `DB_BACKEND=Postgres`: the intention is not in doubt."""
-        if isinstance(values, dict):
-            for name, fold in (
-                ("log_level", str.upper),
-                ("log_format", str.lower),
-                ("db_backend", str.lower),
-            ):
-                if isinstance(values.get(name), str):
-                    values[name] = fold(values[name].strip())
+        """Accept `LOG_LEVEL=info`: the intention is not in doubt."""
+        if isinstance(values, dict) and isinstance(values.get("log_level"), str):
+            values["log_level"] = values["log_level"].strip().upper()
         return values
-
-    @property
-    def publishes_to_airtable(self) -> bool:
-        """Whether `DB_BACKEND` asks for Airtable besides the mirror (`airtable` is the old name of `both`)."""
-        return self.db_backend != "postgres"
 
     def instant(self, value: date | datetime | None) -> datetime | None:
         """Return *value* as an aware UTC instant; a bare date is midnight in `TIMEZONE`."""
@@ -306,7 +289,9 @@ def configuration_page() -> str:
         f"| `{name.upper()}` | {field.description} | {_shown_default(field)} |"
         for name, field in Settings.model_fields.items()
     ]
-    return "\n".join([_CONFIGURATION_HEAD, "| Setting | Meaning | Default |", "| --- | --- | --- |", *rows, ""])
+    return "\n".join(
+        [_CONFIGURATION_HEAD, "| Setting | Meaning | Default |", "| --- | --- | --- |", *rows, ""]
+    )
 
 
 _CONFIGURATION_HEAD = """# Configuration

@@ -135,13 +135,11 @@ def test_relative_paths_are_below_the_project_and_not_below_the_current_folder(m
 
 def test_small_letters_and_slashes_are_no_matter(monkeypatch):
     monkeypatch.setenv("LOG_LEVEL", "debug ")
-    monkeypatch.setenv("DB_BACKEND", "Airtable")
     monkeypatch.setenv("TEAMWORK_BASE_URL", "https://example.teamwork.com/")
 
     settings = load_settings()
 
     assert settings.log_level == "DEBUG"
-    assert settings.publishes_to_airtable
     assert settings.teamwork_base_url == "https://example.teamwork.com"
 
 

@@ -6,6 +6,7 @@ The resources hold no address and no secret of their own: both are read when a r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,7 @@ class MirrorResource(dg.ConfigurableResource[None]):
             DatabaseUnavailableError: If PostgreSQL does not answer.
         """
         settings = self.settings()
+        logging.getLogger("twm_pipeline").setLevel(settings.log_level)
         engine = connect_database(settings)
         try:
             for problem in prepare(engine, settings):
