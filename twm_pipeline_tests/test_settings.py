@@ -33,7 +33,6 @@ WRONG = {
     "TEAMWORK_EXCLUDED_PROJECTS": ("501001,internal", "'501001,internal'", "numeric ids separated by commas"),
     "TEAMWORK_EXCLUDED_COMPANIES": ("-4", "'-4'", "numeric ids separated by commas"),
     "MISSIVE_REQUESTS_PER_MINUTE": ("0", "'0'", "greater than or equal to 1"),
-    "DB_BACKEND": ("mysql", "'mysql'", "'postgres', 'airtable' or 'both'"),
     "PERIODIC_BACKFILL_INTERVAL": ("60s", "'60s'", "valid number"),
     "SYNC_WINDOW_SECONDS": ("-1", "'-1'", "greater than or equal to 0"),
     "TIMEZONE": ("Europa/Berlin", "'Europa/Berlin'", "a time zone such as Europe/Berlin"),
