@@ -9,7 +9,7 @@ from sqlalchemy import text
 from twm_pipeline.mirror.tables import EMAILS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -29,14 +29,15 @@ def children_read_at(connection: Connection, ids: Sequence[str]) -> dict[str, da
     return {row.id: row.children_read_at for row in rows}
 
 
-def note_children_read(connection: Connection, conversation_id: str, moment: datetime) -> None:
-    """Note that messages and comments were read at *moment* (the conversation's `last_activity_at`)."""
+def note_children_read(connection: Connection, moments: Mapping[str, datetime]) -> None:
+    """Note, per conversation, the `last_activity_at` at which its messages and comments were read."""
     connection.execute(
         text(
-            "UPDATE missive.conversations SET children_read_at = :moment"
-            " WHERE id = :id AND children_read_at IS DISTINCT FROM :moment"
+            "UPDATE missive.conversations c SET children_read_at = n.moment"
+            " FROM unnest(CAST(:ids AS text[]), CAST(:moments AS timestamptz[])) AS n (id, moment)"
+            " WHERE c.id = n.id AND c.children_read_at IS DISTINCT FROM n.moment"
         ),
-        {"id": conversation_id, "moment": moment},
+        {"ids": list(moments), "moments": list(moments.values())},
     )
 
 
@@ -51,22 +52,30 @@ def one_of_second(connection: Connection, moment: datetime) -> str | None:
     ).scalar()
 
 
-def known_messages(connection: Connection, conversation_id: str) -> dict[str, bytes | None]:
-    """Return living messages of a conversation with the digest of their row in its list."""
+def known_messages(connection: Connection, ids: Sequence[str]) -> list[tuple[str, str, bytes | None]]:
+    """Return (conversation, message, digest of its row in the list) of the living messages of *ids*."""
     rows = connection.execute(
-        text("SELECT id, stub_hash FROM missive.emails WHERE conversation_id = :id AND NOT deleted"),
-        {"id": conversation_id},
+        text(
+            "SELECT conversation_id, id, stub_hash FROM missive.emails"
+            " WHERE conversation_id = ANY(:ids) AND NOT deleted"
+        ),
+        {"ids": list(ids)},
     )
-    return {row.id: bytes(row.stub_hash) if row.stub_hash is not None else None for row in rows}
+    return [
+        (row.conversation_id, row.id, bytes(row.stub_hash) if row.stub_hash is not None else None)
+        for row in rows
+    ]
 
 
-def known_children(connection: Connection, table: Table, conversation_id: str) -> set[str]:
-    """Return ids of the living rows of *table* that belong to a conversation."""
+def known_children(connection: Connection, table: Table, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (conversation, id) of the living rows of *table* that belong to conversations."""
     rows = connection.execute(
-        text(f"SELECT id FROM {table.name} WHERE conversation_id = :id AND NOT deleted"),
-        {"id": conversation_id},
+        text(
+            f"SELECT conversation_id, id FROM {table.name} WHERE conversation_id = ANY(:ids) AND NOT deleted"
+        ),
+        {"ids": list(ids)},
     )
-    return {row.id for row in rows}
+    return [(row.conversation_id, row.id) for row in rows]
 
 
 def conversations_of(connection: Connection, ids: Sequence[str], *, table: Table = EMAILS) -> dict[str, str]:

@@ -281,6 +281,7 @@ class MissivePass:
 
     def _store_due(self, batch: list[Due], *, fresh: bool) -> None:
         """Read what is new in a few conversations and store it with them, in one transaction."""
+        self.children.look_up(batch)
         batch = [due for due in batch if self._read_lists(due, fresh=fresh)]
         emails, email_problems, cleaned = self.children.read_bodies(batch, fresh=fresh)
         for due in batch:
@@ -288,11 +289,7 @@ class MissivePass:
         comments, comment_problems = self.children.parse_comments(batch)
         suspects: set[str] = set()
         with self.work.commit() as connection:
-            for due in batch:
-                observed, problems = self._parse_conversations([due.row], due.reply)
-                counts = self.work.store(connection, CONVERSATIONS, observed, problems)
-                store.unmerge(connection, counts.written_ids)
-                self._mark_absent(connection, due)
+            self._store_parents(connection, batch)
             moved_from = store.conversations_of(connection, [str(item.record.id) for item in emails])
             email_problems += [problem for due in batch for problem in due.unusable]
             counts = self.work.store(connection, EMAILS, emails, email_problems, cleaned=cleaned)
@@ -300,12 +297,19 @@ class MissivePass:
             if not self.scope.shows_everything and counts.written_ids:
                 apply_scope(connection, "missive", self.scope, ids=counts.written_ids)
             self.work.store(connection, COMMENTS, comments, comment_problems)
-            for due in batch:
-                activity = activity_of(due.row)
-                if activity is not None and self.whole:
-                    moment = datetime.fromtimestamp(activity, UTC)
-                    store.note_children_read(connection, due.id, moment)
+            if self.whole:
+                store.note_children_read(connection, _activities(batch))
         self.refresh([item for item in suspects if item not in {due.id for due in batch}])
+
+    def _store_parents(self, connection: Connection, batch: Sequence[Due]) -> None:
+        """Store the conversations of a batch, and note which of their children are absent."""
+        parsed = [self._parse_conversations([due.row], due.reply) for due in batch]
+        observed = [item for usable, _ in parsed for item in usable]
+        problems = [item for _, refused in parsed for item in refused]
+        counts = self.work.store(connection, CONVERSATIONS, observed, problems)
+        store.unmerge(connection, counts.written_ids)
+        for due in batch:
+            self._mark_absent(connection, due)
 
     def _read_lists(self, due: Due, *, fresh: bool) -> bool:
         """Read both lists of a conversation; return False where it is gone or cannot be read now."""
@@ -452,6 +456,12 @@ class MissivePass:
                 main = checkpoint.last_event_time
         self.work.report.of("conversations").checkpoint_after = main
         self.work.note_lag("conversations", main)
+
+
+def _activities(batch: Iterable[Due]) -> dict[str, datetime]:
+    """Return, per conversation, the last activity at which its messages and comments were read."""
+    moments = {due.id: activity_of(due.row) for due in batch}
+    return {key: datetime.fromtimestamp(value, UTC) for key, value in moments.items() if value is not None}
 
 
 def _left_behind(before: dict[str, str], emails: Iterable[Observed], written: set[Any]) -> set[str]:

@@ -39,11 +39,15 @@ class Due:
         row: The conversation as listed.
         reply: The answer it was listed in.
         complete: Read both lists to their ends, whatever is known.
+        known_messages: Stored ones with the digest of their row in the list (`ChildReader.look_up`).
+        known_comments: Stored ones.
     """
 
     row: Json
     reply: Reply
     complete: bool = False
+    known_messages: dict[str, bytes | None] = field(default_factory=dict)
+    known_comments: set[str] = field(default_factory=set)
     stubs: dict[str, tuple[Json, Reply]] = field(default_factory=dict)
     comments: list[tuple[Json, Reply]] = field(default_factory=list)
     unusable: list[SetAside] = field(default_factory=list)
@@ -70,6 +74,15 @@ class ChildReader:
         self.api = api
         self.options = options
 
+    def look_up(self, batch: Iterable[Due]) -> None:
+        """Note what is stored of the conversations of a batch."""
+        by_id = {due.id: due for due in batch}
+        with self.work.read() as connection:
+            for parent, message_id, stub_hash in store.known_messages(connection, list(by_id)):
+                by_id[parent].known_messages[message_id] = stub_hash
+            for parent, comment_id in store.known_children(connection, COMMENTS, list(by_id)):
+                by_id[parent].known_comments.add(comment_id)
+
     def read_lists(self, due: Due, *, fresh: bool) -> None:
         """Read the lists of messages and comments as far down as something may be new.
 
@@ -77,13 +90,10 @@ class ChildReader:
             NotFoundError: If the conversation is gone, or its owner is only a guest of it.
             AccessError: If its lists may not be read.
         """
-        with self.work.read() as connection:
-            messages = store.known_messages(connection, due.id)
-            comments = store.known_children(connection, COMMENTS, due.id)
         if self.options.wants("emails"):
-            self._read_messages(due, messages, fresh=fresh)
+            self._read_messages(due, due.known_messages, fresh=fresh)
         if self.options.wants("comments"):
-            self._read_comments(due, comments, fresh=fresh)
+            self._read_comments(due, due.known_comments, fresh=fresh)
 
     def set_aside_if_alone(self, problem: SetAside, error: Exception) -> None:
         """Set one object aside when the vendor answers everything else; else this is an outage: raise."""
