@@ -88,6 +88,7 @@ def _sweeps(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
         }
         for event in result.all_events
         if event.event_type == dg.DagsterEventType.ASSET_OBSERVATION
+        and "dry_run" in event.asset_observation_data.asset_observation.metadata
     ]
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.mirror import embedded_while_needed
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.db import connect_database, dagster_url
 from twm_pipeline.errors import AccessError, TwmError
@@ -62,7 +63,7 @@ def doctor(
 ) -> None:
     """Test everything."""
     settings = settings_for(sandbox=sandbox)
-    findings = examine(settings)
+    findings = _examine_all(settings)
     if as_json:
         output.print_json(
             {"settings": shown_settings(settings), "findings": [asdict(item) for item in findings]}
@@ -90,6 +91,14 @@ def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "set (not shown)"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _examine_all(settings: Settings) -> list[Finding]:
+    try:
+        with embedded_while_needed(settings):
+            return examine(settings)
+    except TwmError as error:
+        return [Finding("database", "wrong", str(error))]
 
 
 def examine(settings: Settings) -> list[Finding]:

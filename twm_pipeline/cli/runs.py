@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.cli import output, processes
+from twm_pipeline.cli.mirror import embedded_while_needed
 from twm_pipeline.db import connect_database
 from twm_pipeline.errors import TwmError
 from twm_pipeline.mirror.status import read_budgets, read_progress
@@ -47,7 +48,11 @@ def run_jobs(settings: Settings, requests: Sequence[Json]) -> list[Json]:
         RunFailedError: If the child ended without answering.
     """
     children: list[processes.Child] = []
-    with processes.stopped_at_the_end(children), _watching(settings) as look:
+    with (
+        embedded_while_needed(settings),
+        processes.stopped_at_the_end(children),
+        _watching(settings) as look,
+    ):
         child = processes.start(
             "runs",
             ["-m", "twm_pipeline.cli.child"],

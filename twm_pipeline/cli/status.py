@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.output import print_table, say, span
 from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
-from twm_pipeline.db import connect_database
-from twm_pipeline.mirror.schema import migrate
 from twm_pipeline.mirror.status import read_status
 from twm_pipeline.records import SOURCES, Json
 from twm_pipeline.settings import Settings, load_settings
@@ -61,21 +60,16 @@ def settings_for(*, sandbox: bool) -> Settings:
 
 def collect(settings: Settings) -> list[Json]:
     """Return the state of each source."""
-    engine = connect_database(settings)
     configured = configured_sources(settings)
-    try:
-        migrate(engine)
-        with engine.connect() as connection:
-            return [
-                {
-                    **read_status(connection, source),
-                    "configured": source in configured,
-                    "window_open": holds_window(connection, source),
-                }
-                for source in SOURCES
-            ]
-    finally:
-        engine.dispose()
+    with opened_mirror(settings) as engine, engine.connect() as connection:
+        return [
+            {
+                **read_status(connection, source),
+                "configured": source in configured,
+                "window_open": holds_window(connection, source),
+            }
+            for source in SOURCES
+        ]
 
 
 def _show(source: Json) -> None:

@@ -9,19 +9,19 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from twm_pipeline.cli import output, processes
+from twm_pipeline.cli.mirror import embedded_while_needed
 from twm_pipeline.cli.output import say
 from twm_pipeline.cli.runs import environment, report_problems, run_jobs
 from twm_pipeline.cli.sandbox import CHANGES_PER_HOUR, remembered_place, sandbox_settings, start_sandbox
 from twm_pipeline.cli.sync import request, show_results
-from twm_pipeline.db import connect_database, copy_embedded_mirror, embedded_server
+from twm_pipeline.db import connect_database, copy_embedded_mirror
 from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.mirror.schema import migrate
 from twm_pipeline.mirror.status import count_tables
@@ -68,36 +68,21 @@ def up(
     simulated = sandbox or not configured_sources(settings)
     if simulated and not sandbox:
         output.err().print("No credentials are set: this is the sandbox, with simulated accounts.")
-    children: list[processes.Child] = []
+    simulation: list[processes.Child] = []
     with ExitStack() as stack:
         if simulated:
             place = remembered_place(settings)
             settings = sandbox_settings(settings, place)
-        stack.enter_context(_embedded_server(settings))
-        stack.enter_context(processes.stopped_at_the_end(children))
+        stack.enter_context(embedded_while_needed(settings))
+        stack.enter_context(processes.stopped_at_the_end(simulation))
         if simulated:
-            children.append(start_sandbox(settings, place, environment(settings)))
+            simulation.append(start_sandbox(settings, place, environment(settings)))
         _prepare(settings)
         if once:
             code = _sync_once(settings, as_json=as_json)
         else:
-            code = _serve(settings, children, host=host, port=port, simulated=simulated)
+            code = _serve(settings, simulation, host=host, port=port)
     raise typer.Exit(code)
-
-
-@contextmanager
-def _embedded_server(settings: Settings) -> Iterator[None]:
-    """Start the embedded server where one is needed; stop it in the end if it did not run before."""
-    server = embedded_server(settings)
-    needed = settings.pg_dsn is None or settings.dagster_pg_url is None
-    if not needed or server.is_alive():
-        yield
-        return
-    server.start()
-    try:
-        yield
-    finally:
-        server.stop()
 
 
 def _prepare(settings: Settings) -> None:
@@ -133,23 +118,38 @@ def _sync_once(settings: Settings, *, as_json: bool) -> int:
     return report_problems(results)
 
 
-def _serve(
-    settings: Settings, children: list[processes.Child], *, host: str, port: int, simulated: bool
-) -> int:
+def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, port: int) -> int:
     """Start Dagster's processes and stay until somebody or something ends them."""
     if _answers(host, port):
         msg = f"Port {port} is taken; choose another one with --port."
         raise ConfigError(msg)
-    with tempfile.TemporaryDirectory(prefix="twm-") as folder:
-        _start_dagster(settings, children, Path(folder), host=host, port=port)
-        _wait_until_up(children, host=host, port=port)
-        say(f"Dagster's UI  http://{host}:{port}")
-        if simulated:
-            say(f"Sandbox       {settings.teamwork_base_url} · about {CHANGES_PER_HOUR} changes an hour")
-        say(f"Logs          {settings.twm_data_dir / 'logs'}")
-        say("Ctrl-C stops everything.")
-        while all(child.process.poll() is None for child in children):
-            time.sleep(LOOK_SECONDS)
+    children: list[processes.Child] = []
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="twm-") as folder,
+            processes.stopped_at_the_end(children),
+        ):
+            _start_dagster(settings, children, Path(folder), host=host, port=port)
+            _wait_until_up(children, host=host, port=port)
+            say(f"Dagster's UI  http://{host}:{port}")
+            if simulation:
+                say(f"Sandbox       {settings.teamwork_base_url} · about {CHANGES_PER_HOUR} changes an hour")
+            say(f"Logs          {settings.twm_data_dir / 'logs'}")
+            say("Ctrl-C stops everything.")
+            _stay([*children, *simulation])
+    except KeyboardInterrupt:
+        say("Stopped.")
+    return output.OK
+
+
+def _stay(children: list[processes.Child]) -> None:
+    """Stay while all of *children* live.
+
+    Raises:
+        ChildEndedError: If one of them ends by itself.
+    """
+    while all(child.process.poll() is None for child in children):
+        time.sleep(LOOK_SECONDS)
     raise _ended(children)
 
 

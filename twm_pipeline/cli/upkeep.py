@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.runs import report_problems, run_jobs
 from twm_pipeline.cli.sync import choose_sources
-from twm_pipeline.db import connect_database
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.schema import categorize as apply_categories
-from twm_pipeline.mirror.schema import migrate
 from twm_pipeline.mirror.tables import TABLES, Table
 from twm_pipeline.records import Json
-from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.settings import load_settings
 from twm_pipeline.sync.reparse import Reparsed, reparse_table
 
 JSON_OPTION = typer.Option("--json", help="Print the result as JSON.")
@@ -38,7 +34,9 @@ Example: twm categorize
 """
 REPARSE_HELP = """Fill the columns anew from the vendors' JSON that is stored in every row.
 
-No vendor is asked. A second time changes nothing. Examples: twm reparse · twm reparse teamwork.tasks missive.emails --json
+No vendor is asked. A second time changes nothing.
+
+Examples: twm reparse · twm reparse teamwork.tasks missive.emails --json
 """
 
 
@@ -91,7 +89,7 @@ def categorize(*, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
     """Apply the categories file again."""
     settings = load_settings()
     categories = load_categories(settings.label_categories_file)
-    with _mirror(settings) as engine:
+    with opened_mirror(settings) as engine:
         changed = apply_categories(engine, categories)
     if as_json:
         output.print_json({"changed": changed, "categories": {k: list(v) for k, v in categories.items()}})
@@ -110,7 +108,7 @@ def reparse(
     """Fill the columns anew from the stored JSON."""
     chosen = _choose_tables(tables)
     results: list[Reparsed] = []
-    with _mirror(load_settings()) as engine:
+    with opened_mirror(load_settings()) as engine:
         for table in chosen:
             results.append(reparse_table(engine, table))
     if as_json:
@@ -129,13 +127,3 @@ def _choose_tables(names: list[str] | None) -> list[Table]:
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}")
     return [table for name, table in known.items() if not names or name in names]
-
-
-@contextmanager
-def _mirror(settings: Settings) -> Iterator[Engine]:
-    engine = connect_database(settings)
-    try:
-        migrate(engine)
-        yield engine
-    finally:
-        engine.dispose()

@@ -125,56 +125,87 @@ def _listen(
     stop: StopRequest,
 ) -> list[dg.MaterializeResult[None]]:
     """Run *window* to its end; return the last materialization of each selected stream."""
-    figures = Figures(window.engine, window.source)
+    source = window.source
+    figures = Figures(window.engine, source)
 
     def log(stream: str, interval: Interval) -> None:
-        metadata = figures.metadata(stream, interval)
-        context.log_event(dg.AssetMaterialization(asset_key=[window.source, stream], metadata=metadata))
+        context.log_event(figures.materialization(stream, interval))
 
-    ledger = Ledger(streams, log=log)
+    def log_api(_: str, interval: Interval) -> None:
+        context.log_event(figures.observation(interval))
+
+    ledger, traffic = Ledger(streams, log=log), Ledger(["api"], log=log_api)
+
+    def on_commit(report: PassReport) -> None:
+        ledger.note_commit(report)
+        traffic.note_commit(report)
 
     def on_report(report: PassReport) -> None:
         figures.report = report
         ledger.note_report(report)
+        traffic.note_report(report)
         _tell(context, report)
 
     def sleep(seconds: float) -> None:
         stop.sleep(seconds)
         ledger.log_due()
 
-    window.on_commit, window.on_report = ledger.note_commit, on_report
+    window.on_commit, window.on_report = on_commit, on_report
     window.should_stop, window.sleep = stop.check, sleep
     try:
-        ran = window.run(options)
-        stop.check()
+        ran = _run_window(context, window, options, stop)
     except (WindowClosedError, KeyboardInterrupt):
         ledger.log_changes()
         raise
     if not ran:
-        context.log.info("Another window of %s is open; this run is not needed.", window.source.capitalize())
+        context.log.info("Another window of %s is open; this run is not needed.", source.capitalize())
         return []
-    return [
-        dg.MaterializeResult(
-            asset_key=[window.source, stream], metadata=figures.metadata(stream, interval, last=True)
-        )
-        for stream, interval in ledger.close().items()
-    ]
+    log_api("api", traffic.close()["api"])
+    return [figures.result(stream, interval) for stream, interval in ledger.close().items()]
+
+
+def _run_window(
+    context: dg.AssetExecutionContext, window: Window, options: PassOptions, stop: StopRequest
+) -> bool:
+    """Run *window*; a window that has to end because everything is being stopped has ended well.
+
+    Raises:
+        WindowClosedError: If work that was asked for is not done, or somebody cancelled this very run.
+    """
+    try:
+        ran = window.run(options)
+    except WindowClosedError:
+        if not stop.requested or window.seconds == 0:
+            raise
+        ran = True
+    if stop.requested and window.seconds > 0 and _is_cancelled(context):
+        stop.check()
+    return ran
+
+
+def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
+    run = context.instance.get_run_by_id(context.run_id)
+    return run is not None and run.status == dg.DagsterRunStatus.CANCELING
 
 
 def _tell(context: dg.AssetExecutionContext, report: PassReport) -> None:
-    """Write one line about a pass, and one about each thing that a person should look at."""
+    """Write a line about a pass that changed something, and one for each thing to look at.
+
+    A quiet pass leaves no line: every line is a row in Dagster's event log.
+    """
     figures = report.streams.values()
-    context.log.info(
-        "%s: %d rows fetched, %d written, %d deleted, %d set aside; %d requests, %d answers 429, %.1f s%s",
-        report.source,
-        sum(item.fetched for item in figures),
-        sum(item.written for item in figures),
-        sum(item.deleted for item in figures),
-        sum(item.set_aside for item in figures),
-        report.requests,
-        report.throttled,
-        report.seconds,
-        "" if report.complete else "; there is more to read",
-    )
+    if any(item.written or item.deleted or item.set_aside for item in figures):
+        context.log.info(
+            "%s: %d rows fetched, %d written, %d deleted, %d set aside; %d requests, %d of them 429, %.1f s%s",
+            report.source,
+            sum(item.fetched for item in figures),
+            sum(item.written for item in figures),
+            sum(item.deleted for item in figures),
+            sum(item.set_aside for item in figures),
+            report.requests,
+            report.throttled,
+            report.seconds,
+            "" if report.complete else "; there is more to read",
+        )
     for problem in (*report.problems, *report.held_deletions):
         context.log.warning(problem)

@@ -50,6 +50,31 @@ class Figures:
     def __post_init__(self) -> None:
         self._checkpoints = self._read_checkpoints()
 
+    def materialization(self, stream: str, interval: Interval) -> dg.AssetMaterialization:
+        """Return the event for what happened to *stream* so far."""
+        return dg.AssetMaterialization(
+            asset_key=[self.source, stream],
+            description=(
+                f"{stream}: {interval.fetched} rows fetched, {interval.written} written,"
+                f" {interval.deleted} deleted, {interval.set_aside} set aside"
+            ),
+            metadata=self.metadata(stream, interval),
+        )
+
+    def result(self, stream: str, interval: Interval) -> dg.MaterializeResult[None]:
+        """Return the last event of a run."""
+        metadata = self.metadata(stream, interval, last=True)
+        return dg.MaterializeResult(asset_key=[self.source, stream], metadata=metadata)
+
+    def observation(self, interval: Interval) -> dg.AssetObservation:
+        """Return what the vendor was asked meanwhile."""
+        numbers = _traffic(interval)
+        return dg.AssetObservation(
+            asset_key=[self.source, "api"],
+            description=f"{interval.requests} requests, {interval.throttled} answers 429",
+            metadata={name: _number(value) for name, value in numbers.items()},
+        )
+
     def metadata(self, stream: str, interval: Interval, *, last: bool = False) -> dict[str, dg.MetadataValue]:
         """Return the metadata of a materialization of *stream*.
 
@@ -68,11 +93,7 @@ class Figures:
             "outdated": interval.stale,
             "deleted": interval.deleted,
             "set_aside": interval.set_aside,
-            "requests": interval.requests,
-            "repeated_requests": interval.retries,
-            "answers_429": interval.throttled,
-            "seconds": round(interval.seconds, 3),
-            "waited_for_budget_seconds": round(interval.waited_seconds, 3),
+            **_traffic(interval),
             "lag_seconds": self._lag(stream, after),
         }
         moments = {"checkpoint_before": before, "checkpoint_after": after}
@@ -103,6 +124,16 @@ class Figures:
             return round((datetime.now(UTC) - checkpoint).total_seconds(), 1) if checkpoint else None
         figures = self.report.streams.get(_FOLLOWS.get(stream, stream)) if self.report else None
         return None if figures is None else figures.lag_seconds
+
+
+def _traffic(interval: Interval) -> dict[str, int | float]:
+    return {
+        "requests": interval.requests,
+        "repeated_requests": interval.retries,
+        "answers_429": interval.throttled,
+        "seconds": round(interval.seconds, 3),
+        "waited_for_budget_seconds": round(interval.waited_seconds, 3),
+    }
 
 
 def _number(value: float) -> dg.MetadataValue:

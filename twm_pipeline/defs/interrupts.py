@@ -47,14 +47,14 @@ class StopRequest:
 
 @contextmanager
 def ending_gently() -> Iterator[StopRequest]:
-    """Give what tells of a cancellation, and raise Dagster's own interruption once the work has ended.
+    """Give what tells of a cancellation, and raise Dagster's own interruption if it left work undone.
 
     Dagster cancels a run by SIGINT, which it raises wherever the run just is, also in the middle of a
     statement. Here the first one only asks; a second one, or a request that goes on for `GRACE_SECONDS`,
     breaks off. Whatever is not committed then is read again by the next run.
 
     Raises:
-        dagster.DagsterExecutionInterruptedError: If the run was cancelled.
+        dagster.DagsterExecutionInterruptedError: If the work was cut short.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -74,13 +74,12 @@ def ending_gently() -> Iterator[StopRequest]:
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
-    except (KeyboardInterrupt, WindowClosedError, dg.Failure):
+    except (KeyboardInterrupt, WindowClosedError, dg.Failure) as error:
         if not stop.requested:
             raise
+        raise dg.DagsterExecutionInterruptedError from error
     finally:
         for timer in timers:
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if stop.requested:
-        raise dg.DagsterExecutionInterruptedError

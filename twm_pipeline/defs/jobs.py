@@ -71,8 +71,7 @@ def _sweep_source(
         figures = Figures(engine, source)
 
         def log(stream: str, interval: Interval) -> None:
-            metadata = figures.metadata(stream, interval)
-            context.log_event(dg.AssetMaterialization(asset_key=[source, stream], metadata=metadata))
+            context.log_event(figures.materialization(stream, interval))
 
         ledger = Ledger(STREAMS[source], log=log)
         gone, report = run_reconcile(

@@ -23,6 +23,10 @@ MARGIN_SECONDS = 300
 LEAD_SECONDS = 60
 """So long before a window ends its successor may be queued; it starts when the window has ended."""
 
+LOST_SECONDS = 120
+"""After so long a window has its lock, or its process was killed."""
+LOST = "The process of this run is gone: nobody holds the lock of its window."
+
 WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 ALIVE = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
@@ -43,12 +47,23 @@ def poll_schedule(source: Source) -> dg.ScheduleDefinition:
             return dg.SkipReason(reason)
         seconds = settings.sync_window_seconds
         runs = _runs_of(context.instance, f"{source}_sync", tags={WINDOW: source})
-        busy = why_not(runs, lead=_lead(seconds)) or (None if runs else _who_reads(settings, source))
+        held = _is_held(settings, source)
+        lost = [] if held else [record for record in runs if is_lost(record)]
+        for record in lost:
+            context.instance.report_run_failed(record.dagster_run, LOST)
+        runs = [record for record in runs if record not in lost]
+        busy = why_not(runs, lead=_lead(seconds))
+        if busy is None and held and not runs:
+            busy = f"Another process, such as `twm sync`, is reading {source.capitalize()}."
         if busy is not None:
             return dg.SkipReason(busy)
         return dg.RunRequest(
             run_config={"ops": {f"{source}_window": {"config": {"window_seconds": seconds}}}},
-            tags={MAX_RUNTIME: str(round(seconds) + MARGIN_SECONDS), WINDOW: source},
+            tags={
+                MAX_RUNTIME: str(round(seconds) + MARGIN_SECONDS),
+                WINDOW: source,
+                "dagster/max_retries": "0",  # the next minute opens another one
+            },
         )
 
     return poll
@@ -106,15 +121,23 @@ def why_not(runs: Sequence[dg.RunRecord], *, lead: float = 0, now: datetime | No
     return None
 
 
-def _who_reads(settings: Settings, source: Source) -> str | None:
-    """Return what to say while another process, such as `twm sync`, holds the window's lock."""
+def is_lost(record: dg.RunRecord, *, now: datetime | None = None) -> bool:
+    """Return whether a window's run has been under way for a while, though nobody holds its lock."""
+    now = now or datetime.now(UTC)
+    run, started = record.dagster_run, record.start_time
+    if run.status != dg.DagsterRunStatus.STARTED or started is None:
+        return False
+    return now.timestamp() - started > LOST_SECONDS
+
+
+def _is_held(settings: Settings, source: Source) -> bool:
+    """Return whether somebody holds the window's lock; without an answer it counts as held."""
     try:
         engine = connect_database(settings)
-    except TwmError as error:
-        return str(error)
+    except TwmError:
+        return True
     try:
         with engine.connect() as connection:
-            held = holds_window(connection, source)
+            return holds_window(connection, source)
     finally:
         engine.dispose()
-    return f"Another process, such as `twm sync`, is reading {source.capitalize()}." if held else None
