@@ -50,7 +50,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _check_patterns(path: Path, name: str, patterns: object) -> tuple[str, ...]:
-    if not name.strip() or "\x00" in name or len(name.encode()) > MAX_NAME_BYTES:
+    if not name.strip() or not _is_storable(name) or len(name.encode()) > MAX_NAME_BYTES:
         msg = f"{path}: {name!r} cannot be a column: a name needs 1 to {MAX_NAME_BYTES} bytes"
         raise ConfigError(msg)
     if isinstance(patterns, str):
@@ -58,7 +58,15 @@ def _check_patterns(path: Path, name: str, patterns: object) -> tuple[str, ...]:
     if not isinstance(patterns, list) or not all(isinstance(item, str) and item for item in patterns):
         msg = f"{path}: category {name!r}: expected a list of labels, but read {_kind(patterns)}"
         raise ConfigError(msg)
+    if not all(map(_is_storable, patterns)):
+        msg = f"{path}: category {name!r}: a label with NUL or half a character cannot be stored"
+        raise ConfigError(msg)
     return tuple(dict.fromkeys(patterns))
+
+
+def _is_storable(text: str) -> bool:
+    """Return whether PostgreSQL can hold *text*: no NUL, no lone surrogate."""
+    return re.search("[\x00\ud800-\udfff]", text) is None
 
 
 def _kind(value: object) -> str:
