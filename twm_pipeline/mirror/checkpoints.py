@@ -246,6 +246,17 @@ def resolve_set_aside(connection: Connection, source: Source, stream: str, ids: 
     )
 
 
+def forget_unidentified(connection: Connection, source: Source, *, before: datetime) -> None:
+    """Forget set-aside rows without a usable id that a complete sweep begun at *before* has not met again."""
+    connection.execute(
+        text(
+            "DELETE FROM twm.set_aside WHERE source = :source AND last_at < :before"
+            " AND object_id LIKE 'without-id-%'"
+        ),
+        {"source": source, "before": before},
+    )
+
+
 def add_counter(connection: Connection, source: Source, name: str, amount: int) -> None:
     """Add *amount* to a running total shown by status, such as cleaned NUL characters."""
     if amount:

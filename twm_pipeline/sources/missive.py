@@ -310,6 +310,13 @@ def stub_digest(row: Json) -> bytes:
     return digest(_steady(row), salt="stub")
 
 
+def is_same_version(stub: Json, row: Json) -> bool:
+    """Return whether a full message is what its list showed; else it changed between, or one is wrong."""
+    return all(
+        stub.get(key) == row.get(key) for key in ("delivered_at", "created_at", "updated_at", "subject")
+    )
+
+
 def _address(field: Json) -> str:
     """Return an address in lower case; other channels have a phone number or a user name."""
     address = read_text(field, "address")

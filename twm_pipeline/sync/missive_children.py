@@ -16,6 +16,7 @@ from twm_pipeline.sources.missive import (
     MissiveSource,
     Page,
     child_time,
+    is_same_version,
     parse_comment,
     parse_message,
     stub_digest,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 EMPTY_READS = 2
 """How often an empty list is asked for again where rows are known to be."""
+SHORT_READS = 2
+"""How often a list of messages is read again that is shorter than the conversation says."""
 
 
 @dataclass(slots=True)
@@ -105,8 +108,25 @@ class ChildReader:
             self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
 
     def _read_messages(self, due: Due, known: dict[str, bytes | None], *, fresh: bool) -> None:
-        """Collect message rows from the newest down to where everything below is known."""
+        """Collect message rows; where the list ends before the count, it is read until two reads agree."""
         count = due.row.get("messages_count")
+        before: set[str] | None = None
+        for _ in range(1 + SHORT_READS):
+            found, ended = self._read_messages_once(due, known, count=count, fresh=fresh)
+            if not ended or not isinstance(count, int) or len(found) >= count or found == before:
+                break
+            before = found
+        if ended:
+            due.absent_messages = [item for item in known if item not in found]
+
+    def _read_messages_once(
+        self, due: Due, known: dict[str, bytes | None], *, count: object, fresh: bool
+    ) -> tuple[set[str], bool]:
+        """Collect message rows from the newest down to where everything below is known.
+
+        Returns:
+            The ids read, and whether the list was read to its end.
+        """
         found: set[str] = set()
         ended = False
         for page in self._children(due, "messages", fresh=fresh, expects=bool(count)):
@@ -125,8 +145,7 @@ class ChildReader:
                 break
             if not due.complete and not isinstance(count, int) and touches_known:
                 break
-        if ended:
-            due.absent_messages = [item for item in known if item not in found]
+        return found, ended
 
     def _read_comments(self, due: Due, known: set[str], *, fresh: bool) -> None:
         """Collect comments from the newest down to one that is known."""
@@ -174,7 +193,11 @@ class ChildReader:
                 [row],
                 reply,
                 lambda row, due=due, stub=stub, reply=reply: parse_message(  # type: ignore[misc]  # bound per loop
-                    row, conversation_id=due.id, date=reply.date, stub_hash=stub_digest(stub)
+                    row,
+                    conversation_id=due.id,
+                    date=reply.date,
+                    # Without a digest the body is read again the next time its conversation is.
+                    stub_hash=stub_digest(stub) if is_same_version(stub, row) else None,
                 ),
             )
             emails += observed

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from twm_pipeline.errors import AccessError
+from twm_pipeline.mirror.checkpoints import forget_unidentified
 from twm_pipeline.mirror.tables import CONVERSATIONS, DIRECTORIES, TASKS
 from twm_pipeline.sources.missive import MAILBOXES, activity_of
 from twm_pipeline.sync.engine import PassOptions
@@ -41,9 +42,14 @@ class ReconcileOptions:
 
 def reconcile(work: Pass, options: ReconcileOptions) -> dict[str, int]:
     """Sweep one source; return per stream how many rows no list shows (dry run) or are gone now."""
-    if work.source == "teamwork":
-        return _reconcile_teamwork(work, options)
-    return _reconcile_missive(work, options)
+    with work.read() as connection:
+        began = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    sweep = _reconcile_teamwork if work.source == "teamwork" else _reconcile_missive
+    gone = sweep(work, options)
+    if not options.dry_run:
+        with work.commit() as connection:
+            forget_unidentified(connection, work.source, before=began)
+    return gone
 
 
 def _reconcile_teamwork(work: Pass, options: ReconcileOptions) -> dict[str, int]:

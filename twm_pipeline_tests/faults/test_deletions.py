@@ -2,7 +2,7 @@
 
 import pytest
 
-from twm_pipeline_tests.faults.world import SECOND_LOOK_SECONDS, World, short
+from twm_pipeline_tests.faults.world import SECOND_LOOK_SECONDS, World
 
 
 def alive(row):
@@ -88,7 +88,7 @@ def test_what_disappears_without_a_sign_is_found_by_a_reconcile(world, change):
 
     world.settle()
 
-    assert not world.differences(), short(world.differences())
+    world.assert_true()
 
 
 @pytest.mark.parametrize("change", UNSEEN, ids=lambda change: change.__name__)
@@ -115,7 +115,7 @@ def test_a_project_that_comes_back_brings_its_tasks_back(world):
     world.settle()
 
     assert hidden > 0
-    assert not world.differences(), short(world.differences())
+    world.assert_true()
 
 
 def test_a_task_deleted_while_it_could_not_be_seen_becomes_a_tombstone(world):
@@ -131,7 +131,7 @@ def test_a_task_deleted_while_it_could_not_be_seen_becomes_a_tombstone(world):
     world.control.set_project_access(lost, accessible=True)
     world.settle()
 
-    assert not world.differences(), short(world.differences())
+    world.assert_true()
 
 
 def test_tasks_known_as_inaccessible_cost_no_request_per_pass_and_few_per_reconcile(world):
@@ -179,7 +179,7 @@ def test_tasks_of_projects_that_cannot_be_read_any_more_are_inaccessible_and_not
 
     assert world.scalar("SELECT count(*) FROM teamwork.tasks WHERE NOT deleted") == living
     assert world.scalar("SELECT count(*) FROM teamwork.tasks WHERE inaccessible") > living // 2
-    assert not world.differences(), short(world.differences())
+    world.assert_true()
 
 
 def test_a_lost_permission_is_not_taken_for_a_mass_deletion(make_world):
@@ -198,7 +198,7 @@ def test_a_lost_permission_is_not_taken_for_a_mass_deletion(make_world):
 
     assert any("--confirm-deletions" in line for line in report.held_deletions)
     assert world.scalar("SELECT count(*) FROM missive.emails WHERE deleted_evidence IS NOT NULL") == 0
-    assert not world.differences(), short(world.differences())
+    world.assert_true()
 
 
 def test_a_mass_deletion_holds_back_nothing_but_itself_until_it_is_confirmed(make_world):
@@ -223,7 +223,7 @@ def test_a_mass_deletion_holds_back_nothing_but_itself_until_it_is_confirmed(mak
     assert arrived == 1
     assert held.held_deletions
     assert not confirmed.held_deletions
-    assert not world.differences(), short(world.differences())
+    world.assert_true()
 
 
 def test_old_deletions_alone_hold_nothing_back(make_world):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ TABLES = (
     *(f"missive.{name}" for name in ("conversations", "emails", "comments", "conversation_aliases")),
 )
 PATIENCE = 12
+SHOWN = 12
 
 
 @dataclass
@@ -44,14 +45,17 @@ class World:
             window = Window(self.engine, self.settings, source, 0, on_report=self.reports.append)
             window.run(options or PassOptions())
 
-    def try_sync(self, *sources: Source) -> list[TwmError]:
-        """Run passes as `sync` does and return what stopped them."""
-        errors = []
+    def insist(self, *sources: Source) -> list[TwmError]:
+        """Run passes as `sync` does, again after an error, and return the errors."""
+        errors: list[TwmError] = []
         for source in sources or SOURCES:
-            try:
-                self.sync(source)
-            except TwmError as error:
-                errors.append(error)
+            for _ in range(PATIENCE):
+                try:
+                    self.sync(source)
+                except TwmError as error:
+                    errors.append(error)
+                else:
+                    break
         return errors
 
     def reconcile(self, *sources: Source, confirm: bool = False) -> list[PassReport]:
@@ -73,9 +77,14 @@ class World:
         self.control.advance(SECOND_LOOK_SECONDS)
         self.reconcile(*sources, confirm=True)
 
-    def differences(self) -> list[str]:
+    def differences(self, *sources: Source) -> list[str]:
         """Return what differs from the sandbox's truth."""
-        return differences(self.control.truth(), dsn_of(self.engine.url))
+        return differences(self.control.truth(), dsn_of(self.engine.url), sources=sources or SOURCES)
+
+    def assert_true(self, *sources: Source) -> None:
+        """Require that the mirror equals the truth."""
+        found = self.differences(*sources)
+        assert not found, "\n".join([f"{len(found)} differences", *found[:SHOWN]])
 
     def versions(self) -> dict[str, list[Any]]:
         """Return the place and writer of every row: equal means that nothing was rewritten."""
@@ -114,9 +123,3 @@ def settings_for(box: Sandbox, database: URL, folder: Path, **overrides: Any) ->
         "budget_time_scale": 10_000,
     }
     return load_settings(**{**values, **overrides})
-
-
-def short(items: Iterable[str], most: int = 12) -> str:
-    """Return a few items for a message."""
-    found = list(items)
-    return "\n".join([f"{len(found)} differences", *found[:most]])

@@ -53,15 +53,18 @@ class Comparison:
         self.connection = connection
         self.problems: list[str] = []
 
-    def run(self) -> list[str]:
-        """Return every difference, sorted."""
-        self._directories()
-        self._tasks()
-        self._conversations()
-        self._messages()
-        self._comments()
-        if count := len(self.rows("twm.set_aside", key="object_id")):
-            self.problems.append(f"{count} set aside")
+    def run(self, sources: Iterable[str]) -> list[str]:
+        """Return every difference of these sources, sorted."""
+        if "teamwork" in sources:
+            self._directories()
+            self._tasks()
+        if "missive" in sources:
+            self._conversations()
+            self._messages()
+            self._comments()
+        for row in self.rows("twm.set_aside", key="object_id").values():
+            if row["source"] in sources:
+                self.problems.append(f"{row['stream']} {row['object_id']}: set aside")
         return sorted(self.problems)
 
     def rows(self, table: str, *, key: str = "id") -> dict[Any, Row]:
@@ -327,7 +330,9 @@ class Comparison:
         self.check_gone("comment", stored, living)
 
 
-def differences(truth: Iterable[Row], dsn: str) -> list[str]:
+def differences(
+    truth: Iterable[Row], dsn: str, *, sources: Iterable[str] = ("teamwork", "missive")
+) -> list[str]:
     """Return what differs between the sandbox's truth and the mirror behind *dsn*."""
     with psycopg.connect(dsn, row_factory=dict_row) as connection:
-        return Comparison(truth, connection).run()
+        return Comparison(truth, connection).run(list(sources))
