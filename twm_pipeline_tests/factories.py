@@ -59,7 +59,7 @@ def _make(kind: type[R], values: dict[str, Any]) -> R:
         complete[name] = values.get(name, value)
     content = {key: repr(value) for key, value in complete.items() if key not in ("content_hash", "raw")}
     complete["content_hash"] = values.get("content_hash") or digest(content)
-    complete["raw"] = values.get("raw") or to_json(content)
+    complete["raw"] = values.get("raw") or to_json({"id": complete["id"]})
     return kind(**complete)
 
 

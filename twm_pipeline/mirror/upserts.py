@@ -72,24 +72,25 @@ def upsert(
     newest: dict[Any, Observed] = {}
     for item in observed:
         known = newest.get(item.record.id)
-        if known is None or _rank(item) >= _rank(known):
+        if known is None or _is_newer(item, known):
             newest[item.record.id] = item
     if not newest:
         return Counts()
     stored = _stored(connection, table, list(newest))
-    differing: list[Observed] = []
-    equal: list[Observed] = []
-    for key, item in newest.items():
-        row = stored.get(key)
-        (equal if row is not None and _is_equal(row, item.record) else differing).append(item)
-    if older_seq is not None:
-        _raise_observation(connection, table, [item for item in equal if item.seq > older_seq])
-    differing.sort(key=lambda item: item.record.id)
-    written = _copy_newer(connection, table, differing) if differing else ()
+    equal = {
+        key
+        for key, item in newest.items()
+        if (row := stored.get(key)) is not None and _is_equal(row, item.record)
+    }
+    # What is only observed again goes the way of the other rows: one statement in id order cannot deadlock
+    # with another, and a row that changed between the look above and its turn is decided like any other.
+    confirmed = {key for key in equal if older_seq is not None and newest[key].seq > older_seq}
+    batch = [newest[key] for key in sorted(newest.keys() - equal | confirmed)]
+    written = [key for key in _copy_newer(connection, table, batch) if key not in confirmed] if batch else []
     return Counts(
         written=len(written),
         unchanged=len(equal),
-        stale=len(differing) - len(written),
+        stale=len(newest) - len(equal) - len(written),
         written_ids=tuple(written),
     )
 
@@ -98,9 +99,12 @@ def _is_equal(row: Any, record: Record) -> bool:  # noqa: ANN401 - a row of `_st
     return bool(row.settled and row.content_hash == record.content_hash and row.deleted == record.deleted)
 
 
-def _rank(item: Observed) -> tuple[bool, Any, int]:
-    version = item.record.version_at
-    return (version is not None, version, item.seq) if version else (False, 0, item.seq)
+def _is_newer(item: Observed, known: Observed) -> bool:
+    """Return whether *item* replaces *known*: `_NEWER` for two rows of one batch."""
+    one, other = item.record, known.record
+    if one.version_at is None or other.version_at is None or one.deleted or other.deleted:
+        return item.seq >= known.seq
+    return (one.version_at, item.seq) >= (other.version_at, known.seq)
 
 
 def _stored(connection: Connection, table: Table, ids: Sequence[Any]) -> dict[Any, Any]:
@@ -112,20 +116,6 @@ def _stored(connection: Connection, table: Table, ids: Sequence[Any]) -> dict[An
         {"ids": ids},
     )
     return {row.id: row for row in rows}
-
-
-def _raise_observation(connection: Connection, table: Table, items: Sequence[Observed]) -> None:
-    if items:
-        connection.execute(
-            text(
-                f"UPDATE {table.name} t SET observed_seq = n.seq"
-                " FROM unnest(CAST(:ids AS {0}[]), CAST(:seqs AS bigint[])) AS n (id, seq)"
-                " WHERE t.id = n.id AND t.observed_seq < n.seq".format(
-                    "text" if isinstance(items[0].record.id, str) else "bigint"
-                )
-            ),
-            {"ids": [item.record.id for item in items], "seqs": [item.seq for item in items]},
-        )
 
 
 @cache
