@@ -44,6 +44,14 @@ def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
         ),
         {"ids": list(ids), "at": at, "evidence": evidence, "seq": seq},
     )
+    # Newer evidence against a row already deleted: a look from between the two must not lift the tombstone.
+    connection.execute(
+        text(
+            f"UPDATE {table.name} SET observed_seq = :seq"
+            " WHERE id = ANY(:ids) AND deleted AND observed_seq < :seq"
+        ),
+        {"ids": list(ids), "seq": seq},
+    )
     return result.rowcount
 
 
