@@ -94,6 +94,7 @@ def test_a_window_whose_lock_is_gone_ends(account, monkeypatch):
                 text(
                     "SELECT pg_terminate_backend(pid) FROM pg_locks"
                     " WHERE locktype = 'advisory' AND classid = 74770002"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
                 )
             )
 
