@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import requests
+import urllib3
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
@@ -192,7 +193,8 @@ class VendorSession:
                 stream=True,
             ) as response:
                 chunks = []
-                for chunk in response.iter_content(CHUNK_BYTES):
+                # read1 hands over what has arrived; iter_content would wait for a whole chunk, however slow.
+                while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
                     chunks.append(chunk)
                     if time.monotonic() > deadline:
                         msg = f"{self.name} GET {path}: the answer took longer than {ANSWER_SECONDS:.0f} s"
@@ -200,8 +202,9 @@ class VendorSession:
                 body = b"".join(chunks)
                 self.traffic.received_bytes += len(body)
                 return response, body
-        except requests.RequestException as error:
-            # The library's text may repeat the address with its query; the class says enough.
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            # ValueError: a redirect to what is no address. The library's text may repeat the address with
+            # its query; the class says enough.
             msg = f"{self.name} GET {path}: no complete answer ({type(error).__name__})"
             raise UnansweredError(msg) from error
 
@@ -260,11 +263,15 @@ def decode(body: bytes) -> tuple[Any, int]:
             return orjson.loads(body), 0
         except orjson.JSONDecodeError:
             pass  # control characters and invalid UTF-8 are forgiven below
-    data = json.loads(body.decode("utf-8", errors="replace"), strict=False)
-    if not suspicious and b"\x00" not in body:
-        return data, 0
-    count = [0]
-    return _clean(data, count), count[0]
+    try:
+        data = json.loads(body.decode("utf-8", errors="replace"), strict=False)
+        if not suspicious and b"\x00" not in body:
+            return data, 0
+        count = [0]
+        return _clean(data, count), count[0]
+    except RecursionError as error:
+        msg = "nested too deep"
+        raise ValueError(msg) from error
 
 
 def _clean(value: Any, count: list[int]) -> Any:  # noqa: ANN401 - any JSON value
