@@ -334,8 +334,10 @@ class MissivePass:
 
     def _mark_absent(self, connection: Connection, due: Due) -> None:
         """Note messages and comments that a list read to its end no longer holds."""
-        for table, ids in ((EMAILS, due.absent_messages), (COMMENTS, due.absent_comments)):
-            mark_missing(connection, table, ids, seq=due.reply.seq, at=due.reply.date)
+        absent = {"messages": (EMAILS, due.absent_messages), "comments": (COMMENTS, due.absent_comments)}
+        for kind, reply in due.listed.items():
+            table, ids = absent[kind]
+            mark_missing(connection, table, ids, seq=reply.seq, at=reply.date)
 
     # -- single conversations --------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Due:
         complete: Read both lists to their ends, whatever is known.
         known_messages: Stored ones with the digest of their row in the list (`ChildReader.look_up`).
         known_comments: Stored ones.
+        listed: The answer that began each list: what it does not hold was gone by then.
     """
 
     row: Json
@@ -56,6 +57,7 @@ class Due:
     unusable: list[SetAside] = field(default_factory=list)
     absent_messages: list[str] = field(default_factory=list)
     absent_comments: list[str] = field(default_factory=list)
+    listed: dict[Children, Reply] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -167,6 +169,7 @@ class ChildReader:
             if first.rows:
                 break
             first = self.api.fetch_children(due.id, kind, fresh=fresh)
+        due.listed[kind] = first.reply
         asked = [first]
 
         def fetch(until: int | None) -> Page:

@@ -39,6 +39,16 @@ def merge_unnoticed(world: World) -> None:
     world.control.merge(gone, kept)
 
 
+def merge_with_a_message_that_vanished(world: World) -> None:
+    """The survivor's list is read in the same sweep that moves the messages to it."""
+    world.control.set_answer("missive.merge_bumps_activity", value=False)
+    rows = [row for row in world.control.truth("conversation") if readable(row)]
+    gone = next(row for row in rows if len(row["message_ids"]) > 1)
+    kept = next(row for row in rows if row["id"] != gone["id"])
+    world.control.delete_message(gone["message_ids"][0])
+    world.control.merge(gone["id"], kept["id"])
+
+
 def delete_list(world: World) -> None:
     world.control.delete_tasklist(world.ids("tasklist", lambda row: row["deleted_at"] is None)[0])
 
@@ -72,6 +82,7 @@ UNSEEN = [
     vanish_message,
     vanish_comment,
     merge_unnoticed,
+    merge_with_a_message_that_vanished,
     delete_list,
     delete_list_with_tasks,
     delete_tag,
