@@ -27,6 +27,7 @@ SUMMED = (
     "seconds",
     "waited_for_budget_seconds",
 )
+"""Figures of a materialization's interval; the others are states, of which the last one counts."""
 OF_THE_SOURCE = ("requests", "repeated_requests", "answers_429", "seconds", "waited_for_budget_seconds")
 
 
@@ -40,21 +41,23 @@ def run(instance: dg.DagsterInstance, request: dict[str, Any]) -> dict[str, Any]
         raise_on_error=False,
     )
     run = instance.get_run_by_id(result.run_id)
+    # What a failed step has logged is in the instance only, not among the result's events.
+    events = [entry.dagster_event for entry in instance.all_logs(result.run_id) if entry.dagster_event]
     return {
         "job": request["job"],
         "run_id": result.run_id,
         "status": run.status.value if run else "UNKNOWN",
         "success": result.success,
-        "reports": _reports(result),
-        "sweeps": _sweeps(result),
-        "error": _error(result),
+        "reports": _reports(events),
+        "sweeps": _sweeps(events),
+        "error": _error(events),
     }
 
 
-def _reports(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
+def _reports(events: list[dg.DagsterEvent]) -> list[dict[str, Any]]:
     """Return, per source, the sums over all materializations of the run."""
     streams: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
-    for event in result.all_events:
+    for event in events:
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
             source, stream = materialization.asset_key.path
@@ -76,25 +79,26 @@ def _add(figures: dict[str, Any], metadata: dict[str, Any]) -> None:
             figures[name] = value
 
 
-def _sweeps(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
+def _sweeps(events: list[dg.DagsterEvent]) -> list[dict[str, Any]]:
     """Return what complete sweeps found, per source."""
+    observations = [
+        event.asset_observation_data.asset_observation
+        for event in events
+        if event.event_type == dg.DagsterEventType.ASSET_OBSERVATION
+    ]
     return [
         {
-            "source": event.asset_observation_data.asset_observation.asset_key.path[0],
-            **{
-                name: value.value
-                for name, value in event.asset_observation_data.asset_observation.metadata.items()
-            },
+            "source": observation.asset_key.path[0],
+            **{name: value.value for name, value in observation.metadata.items()},
         }
-        for event in result.all_events
-        if event.event_type == dg.DagsterEventType.ASSET_OBSERVATION
-        and "dry_run" in event.asset_observation_data.asset_observation.metadata
+        for observation in observations
+        if "dry_run" in observation.metadata
     ]
 
 
-def _error(result: dg.ExecuteInProcessResult) -> dict[str, str] | None:
+def _error(events: list[dg.DagsterEvent]) -> dict[str, str] | None:
     """Return the first failure: the class of the product's error and its text."""
-    for event in result.all_events:
+    for event in events:
         if event.is_step_failure:
             data = event.step_failure_data
             failure = data.user_failure_data

@@ -184,7 +184,7 @@ def _run_window(
 
 
 def _is_cancelled(context: dg.AssetExecutionContext) -> bool:
-    run = context.instance.get_run_by_id(context.run_id)
+    run = context.instance.get_run_by_id(context.run.run_id)
     return run is not None and run.status == dg.DagsterRunStatus.CANCELING
 
 
@@ -196,7 +196,7 @@ def _tell(context: dg.AssetExecutionContext, report: PassReport) -> None:
     figures = report.streams.values()
     if any(item.written or item.deleted or item.set_aside for item in figures):
         context.log.info(
-            "%s: %d rows fetched, %d written, %d deleted, %d set aside; %d requests, %d of them 429, %.1f s%s",
+            "%s: %d rows fetched, %d written, %d deleted, %d set aside; %d requests, %d times 429, %.1f s%s",
             report.source,
             sum(item.fetched for item in figures),
             sum(item.written for item in figures),

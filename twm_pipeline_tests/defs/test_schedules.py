@@ -1,0 +1,128 @@
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+
+from twm_pipeline.definitions import defs
+from twm_pipeline.defs.schedules import is_lost, why_not
+from twm_pipeline.sync.window import window_lock
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+Status = dg.DagsterRunStatus
+
+
+def record(status: Status, *, age: float, maximum: float | None = 1200) -> SimpleNamespace:
+    tags = {} if maximum is None else {"dagster/max_runtime": str(maximum)}
+    begun = NOW - timedelta(seconds=age)
+    run = SimpleNamespace(run_id="0123456789", job_name="teamwork_sync", status=status, tags=tags)
+    started = begun.timestamp() if status in (Status.STARTED, Status.CANCELING) else None
+    return SimpleNamespace(dagster_run=run, create_timestamp=begun, start_time=started)
+
+
+@pytest.mark.parametrize(
+    ("status", "age", "reason"),
+    [
+        (Status.QUEUED, 5, "Run 01234567 of teamwork_sync has been waiting for 5 s to start."),
+        (Status.QUEUED, 50_000, "waiting for 50000 s"),
+        (Status.STARTING, 20, "under way for 20 s; it may take 1200 s"),
+        (Status.STARTED, 1100, "under way for 1100 s"),
+        (Status.STARTED, 1300, None),
+        (Status.STARTING, 1300, None),
+    ],
+)
+def test_a_run_that_lives_is_a_reason_to_skip_and_one_past_its_maximum_is_none(status, age, reason):
+    answer = why_not([record(status, age=age)], now=NOW)
+
+    assert (answer is None) if reason is None else reason in answer
+
+
+@pytest.mark.parametrize(("age", "skips"), [(830, True), (845, False), (1000, False)])
+def test_a_successor_may_be_queued_shortly_before_a_window_ends(age, skips):
+    assert (why_not([record(Status.STARTED, age=age)], lead=60, now=NOW) is not None) is skips
+
+
+def test_a_window_without_its_lock_is_lost_after_a_while():
+    assert not is_lost(record(Status.STARTED, age=60), now=NOW)
+    assert is_lost(record(Status.STARTED, age=130), now=NOW)
+    assert not is_lost(record(Status.STARTING, age=130), now=NOW)
+
+
+@pytest.fixture
+def instance():
+    with dg.instance_for_test() as instance:  # a schedule's context wants one that can be opened anew
+        yield instance
+
+
+def tick(deployment, name: str) -> dg.RunRequest | dg.SkipReason:
+    schedule = defs.resolve_schedule_def(name)
+    with dg.build_schedule_context(instance=deployment.instance, scheduled_execution_time=NOW) as context:
+        data = schedule.evaluate_tick(context)
+    return data.run_requests[0] if data.run_requests else dg.SkipReason(data.skip_message)
+
+
+def test_a_tick_opens_a_window(deployment):
+    deployment.set(sync_window_seconds=600)
+
+    request = tick(deployment, "teamwork_poll_schedule")
+
+    assert request.run_key is None
+    assert request.run_config == {"ops": {"teamwork_window": {"config": {"window_seconds": 600}}}}
+    assert request.tags["dagster/max_runtime"] == "900"
+    assert request.tags["twm/window"] == "teamwork"
+    assert dg.validate_run_config(defs.resolve_job_def("teamwork_sync"), request.run_config)
+
+
+def add_run(deployment, status: Status, *, source: str = "teamwork") -> dg.DagsterRun:
+    job = defs.resolve_job_def(f"{source}_sync")
+    run = deployment.instance.create_run_for_job(job, tags={"twm/window": source})
+    if status is Status.STARTED:
+        deployment.instance.report_dagster_event(dg.DagsterEvent("PIPELINE_START", job.name), run.run_id)
+    return run
+
+
+@pytest.mark.parametrize("status", [Status.NOT_STARTED, Status.STARTED])
+def test_a_tick_beside_a_run_skips_and_says_which(deployment, status):
+    run = add_run(deployment, status)
+
+    answer = tick(deployment, "teamwork_poll_schedule")
+
+    assert run.run_id[:8] in answer.skip_message
+    assert isinstance(tick(deployment, "missive_poll_schedule"), dg.RunRequest)
+
+
+def test_a_tick_beside_a_pass_of_the_command_line_skips(deployment):
+    deployment.run("teamwork_sync")
+
+    with window_lock(deployment.engine, "teamwork"):
+        answer = tick(deployment, "teamwork_poll_schedule")
+
+    assert answer.skip_message == "Another process, such as `twm sync`, is reading Teamwork."
+
+
+def test_a_tick_reports_a_killed_window_and_opens_another(deployment, monkeypatch):
+    deployment.run("teamwork_sync")
+    run = add_run(deployment, Status.STARTED)
+    monkeypatch.setattr("twm_pipeline.defs.schedules.LOST_SECONDS", -1)
+
+    answer = tick(deployment, "teamwork_poll_schedule")
+
+    assert isinstance(answer, dg.RunRequest)
+    assert deployment.instance.get_run_by_id(run.run_id).status is Status.FAILURE
+
+
+@pytest.mark.parametrize(
+    "name", ["teamwork_poll_schedule", "missive_poll_schedule", "nightly_reconcile_schedule"]
+)
+def test_nothing_is_started_for_a_vendor_that_is_not_configured(deployment, name):
+    deployment.set(teamwork_api_key=None, missive_api_token=None)
+
+    assert "switched off: set " in tick(deployment, name).skip_message
+
+
+def test_the_sweep_runs_at_night_unless_one_is_under_way(deployment):
+    assert isinstance(tick(deployment, "nightly_reconcile_schedule"), dg.RunRequest)
+
+    deployment.instance.create_run_for_job(defs.resolve_job_def("reconcile"))
+
+    assert "of reconcile has been waiting" in tick(deployment, "nightly_reconcile_schedule").skip_message

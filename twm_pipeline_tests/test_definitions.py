@@ -1,0 +1,87 @@
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from twm_pipeline.definitions import defs
+from twm_pipeline.sync.engine import STREAMS
+
+TABLES = {f"{source}/{stream}": source for source, streams in STREAMS.items() for stream in streams}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return defs.resolve_asset_graph()
+
+
+def test_loading_needs_no_settings_and_reaches_nothing():
+    code = (
+        "import socket\n"
+        "def refuse(*_): raise AssertionError('reached out')\n"
+        "socket.socket.connect = refuse\n"
+        "from twm_pipeline.definitions import defs\n"
+        "defs.get_repository_def()\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env={})
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_table_is_an_asset_of_its_vendors_group(graph):
+    assert {
+        key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys
+    } == TABLES
+
+
+def test_the_apis_are_external(graph):
+    assert {key.to_user_string() for key in graph.external_asset_keys} == {"teamwork/api", "missive/api"}
+    assert graph.get(dg.AssetKey(["teamwork", "tasks"])).parent_keys == {dg.AssetKey(["teamwork", "api"])}
+
+
+@pytest.mark.parametrize("key", [*TABLES, "teamwork/api", "missive/api"])
+def test_every_asset_explains_itself(graph, key):
+    asset = graph.get(dg.AssetKey(key.split("/")))
+
+    assert len(asset.description) > 40
+    assert asset.owners == ["team:operations"]
+    assert asset.kinds
+    if key in TABLES:
+        assert asset.metadata["dagster/table_name"] == key.replace("/", ".")
+        assert len(asset.metadata["dagster/column_schema"].columns) > 10
+
+
+def test_jobs_and_schedules_have_their_names():
+    repository = defs.get_repository_def()
+
+    assert {job.name for job in repository.get_all_jobs()} == {
+        "__ASSET_JOB",
+        "teamwork_sync",
+        "missive_sync",
+        "reconcile",
+    }
+    assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
+        "teamwork_poll_schedule": "RUNNING",
+        "missive_poll_schedule": "RUNNING",
+        "nightly_reconcile_schedule": "RUNNING",
+    }
+
+
+@pytest.mark.parametrize("name", ["teamwork_sync", "missive_sync", "reconcile"])
+def test_jobs_run_in_one_process_and_have_an_end(name):
+    job = defs.resolve_job_def(name)
+
+    assert job.executor_def is dg.in_process_executor
+    assert float(job.tags["dagster/max_runtime"]) > 0
+
+
+def test_one_op_reads_a_vendor_and_can_do_so_in_part(graph):
+    for source, streams in STREAMS.items():
+        [definition] = [
+            item
+            for item in defs.assets
+            if isinstance(item, dg.AssetsDefinition) and item.op.name == f"{source}_window"
+        ]
+        assert definition.can_subset
+        assert len(definition.keys) == len(streams)
