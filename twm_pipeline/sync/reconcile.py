@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from twm_pipeline.errors import AccessError
 from twm_pipeline.mirror.checkpoints import forget_unidentified
+from twm_pipeline.mirror.sweeps import SeenRows, seen_rows
 from twm_pipeline.mirror.tables import CONVERSATIONS, DIRECTORIES, TASKS
-from twm_pipeline.sources.missive import MAILBOXES, activity_of
+from twm_pipeline.sources.missive import MAILBOXES, Mailbox, activity_of
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.missive import MissivePass
-from twm_pipeline.sync.teamwork import TeamworkPass
+from twm_pipeline.sync.teamwork import MISSING_RESOURCES, TeamworkPass
 from twm_pipeline.sync.walks import walk_down, walk_up
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from twm_pipeline.mirror.tables import Table
     from twm_pipeline.sync.engine import Pass
 
@@ -54,27 +52,10 @@ def reconcile(work: Pass, options: ReconcileOptions) -> dict[str, int]:
 
 def _reconcile_teamwork(work: Pass, options: ReconcileOptions) -> dict[str, int]:
     sweep = TeamworkPass(work, PassOptions(directories=True))
-    before: int | None = None
-    found: dict[Table, set[int]] = {TASKS: set()}
-    for step in walk_up(sweep.fetcher(fresh=False), start=None):
-        before = before or step.pages[0].reply.seq
-        rows = [row for page in step.pages for row in page.rows]
-        found[TASKS] |= {row["id"] for row in rows if isinstance(row.get("id"), int)}
-        for page in step.pages:
-            work.note_reply(page.reply)
-        if not options.dry_run:
-            sweep.store_tasks(step.pages)
-        work.progress("tasks", phase="reconcile", done=len(found[TASKS]))
-    for table in DIRECTORIES:
-        try:
-            found[table] = sweep.list_directory(table) if options.dry_run else sweep.read_directory(table)
-        except AccessError as error:
-            work.report.problems.append(f"{table.stream}: {error}")
-    with work.read() as connection:
-        absent = {
-            table: _absent(connection, table, ids, before=before, only_scope=table is TASKS)
-            for table, ids in found.items()
-        }
+    with seen_rows(work.engine, TASKS, *DIRECTORIES) as seen:
+        before = _list_tasks(sweep, seen[TASKS], options)
+        listed = [TASKS, *(table for table in DIRECTORIES if _list_directory(sweep, seen[table], options))]
+        absent = {table: seen[table].absent(before=before, only_shown=table is TASKS) for table in listed}
     if options.dry_run:
         return {table.stream: len(ids) for table, ids in absent.items()}
     sweep.read_deleted_in_full()
@@ -86,44 +67,62 @@ def _reconcile_teamwork(work: Pass, options: ReconcileOptions) -> dict[str, int]
     return gone
 
 
+def _list_tasks(sweep: TeamworkPass, seen: SeenRows, options: ReconcileOptions) -> int:
+    """List every living task and store it; return the number of the first request."""
+    before = 0
+    for step in walk_up(sweep.fetcher(fresh=False), start=None):
+        before = before or step.pages[0].reply.seq
+        for page in step.pages:
+            sweep.work.note_reply(page.reply)
+            seen.add({row["id"] for row in page.rows if isinstance(row.get("id"), int)})
+        if not options.dry_run:
+            sweep.store_tasks(step.pages)
+        sweep.work.progress("tasks", phase="reconcile", done=seen.count)
+    return before
+
+
+def _list_directory(sweep: TeamworkPass, seen: SeenRows, options: ReconcileOptions) -> bool:
+    """List a directory and store it; return False where the key may not read it."""
+    try:
+        ids = sweep.list_directory(seen.table) if options.dry_run else sweep.read_directory(seen.table)
+    except MISSING_RESOURCES as error:
+        sweep.work.report.problems.append(f"{seen.table.stream}: {error}")
+        return False
+    seen.add(ids)
+    return True
+
+
 def _reconcile_missive(work: Pass, options: ReconcileOptions) -> dict[str, int]:
     sweep = MissivePass(work, PassOptions())
-    before: int | None = None
-    found: set[str] = set()
-    for mailbox in MAILBOXES:
-        for step in walk_down(
-            lambda until, mailbox=mailbox: sweep.api.fetch_conversations(  # type: ignore[misc]  # bound per loop
-                mailbox, until=until, fresh=False
-            ),
-            time_of=activity_of,
-        ):
-            before = before or step.page.reply.seq
-            work.note_reply(step.page.reply)
-            rows = [row for row in step.rows if str(row.get("id")) not in found]
-            found |= {str(row.get("id")) for row in rows}
-            if not options.dry_run:
-                sweep.store_rows(rows, step.page.reply, fresh=False, complete=True)
-            work.progress("conversations", phase=f"reconcile {mailbox}", done=len(found))
-            if step.oldest is not None and sweep.floor is not None and step.oldest < sweep.floor:
-                break
-    with work.read() as connection:
-        absent = _absent(connection, CONVERSATIONS, found, before=before)
+    before = 0
+    with seen_rows(work.engine, CONVERSATIONS) as tables:
+        seen = tables[CONVERSATIONS]
+        for mailbox in MAILBOXES:
+            first = _list_mailbox(sweep, mailbox, seen, options)
+            before = before or first
+        absent = seen.absent(before=before)
     if options.dry_run:
         return {"conversations": len(absent)}
     sweep.refresh(absent, complete=True)
     return {"conversations": sweep.decide_missing(confirmed=options.confirm_deletions)}
 
 
-def _absent(
-    connection: Connection, table: Table, found: set[Any], *, before: int | None, only_scope: bool = False
-) -> list[Any]:
-    """Return living rows of *table*, older than the sweep's first answer, that no list showed."""
-    condition = " AND NOT out_of_scope" if only_scope else ""
-    rows = connection.execute(
-        text(f"SELECT id FROM {table.name} WHERE NOT deleted AND observed_seq < :before{condition}"),  # noqa: S608 - a name from tables.py
-        {"before": before},
-    )
-    return [row.id for row in rows if row.id not in found]
+def _list_mailbox(sweep: MissivePass, mailbox: Mailbox, seen: SeenRows, options: ReconcileOptions) -> int:
+    """List a mailbox and store what no mailbox before it held; return the number of the first request."""
+    first = 0
+    for step in walk_down(
+        lambda until: sweep.api.fetch_conversations(mailbox, until=until, fresh=False), time_of=activity_of
+    ):
+        first = first or step.page.reply.seq
+        sweep.work.note_reply(step.page.reply)
+        fresh = seen.add({str(row.get("id")) for row in step.rows})
+        if not options.dry_run:
+            rows = [row for row in step.rows if str(row.get("id")) in fresh]
+            sweep.store_rows(rows, step.page.reply, fresh=False, complete=True)
+        sweep.work.progress("conversations", phase=f"reconcile {mailbox}", done=seen.count)
+        if step.oldest is not None and sweep.floor is not None and step.oldest < sweep.floor:
+            break
+    return first
 
 
 def _still_living(work: Pass, table: Table, ids: list[Any]) -> list[Any]:
