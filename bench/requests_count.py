@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from bench.imports import run_passes, settings_of
 from bench.report import Aim, Report
 from bench.servers import mirror, mirror_url, sandbox, server
+from bench.upsert import row_versions
 from twm_pipeline.budget import HISTORY_SHARE, Plan
 from twm_pipeline.mirror.tables import TABLES
 from twm_pipeline.records import Source
@@ -53,9 +54,9 @@ def run(*, scale: float = 1.0) -> Report:
         truth = _truth(control)
         for source in SOURCES:
             first = _pass(control, settings, source)
-            before = written(engine)
+            before = row_places(engine)
             quiet = _pass(control, settings, source)
-            _add(report, source, truth, first=first, quiet=quiet, rewritten=written(engine) - before)
+            _add(report, source, truth, first=first, quiet=quiet, rewritten=len(before ^ row_places(engine)))
     return report
 
 
@@ -66,20 +67,9 @@ def _pass(control: SandboxControl, settings: Settings, source: Source) -> list[d
     return control.requests(source)
 
 
-def written(engine: Engine) -> int:
-    """Return how many rows of the mirror were ever inserted, updated or deleted, as PostgreSQL counts."""
-    names = [table.stream for table in TABLES]
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_stat_clear_snapshot()"))
-        return int(
-            connection.execute(
-                text(
-                    "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
-                    " WHERE schemaname IN ('teamwork', 'missive') AND relname = ANY(:names)"
-                ),
-                {"names": names},
-            ).scalar_one()
-        )
+def row_places(engine: Engine) -> set[tuple[Any, ...]]:
+    """Return every row of the mirror with who wrote it last: a rewrite, a new or a lost row changes it."""
+    return {(table.name, *row) for table in TABLES for row in row_versions(engine, table)}
 
 
 def _truth(control: SandboxControl) -> dict[str, Any]:
