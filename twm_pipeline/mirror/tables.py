@@ -37,6 +37,12 @@ class Table:
         """The columns that a record fills, in the order of its fields."""
         return tuple(field.name for field in fields(self.record))
 
+    @cached_property
+    def list_places(self) -> tuple[int, ...]:
+        """The places in `columns` of those that are arrays."""
+        types = [str(field.type) for field in fields(self.record)]
+        return tuple(place for place, name in enumerate(types) if name.startswith("list["))
+
 
 TASKS = Table("teamwork", "tasks", records.Task)
 PROJECTS = Table("teamwork", "projects", records.Project)
