@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from twm_pipeline.errors import DatabaseUnavailableError
 
@@ -100,10 +102,14 @@ class Budget:
 
     def __enter__(self) -> Self:
         try:
-            self._open()
-        except DBAPIError as error:
-            msg = "The mirror's PostgreSQL does not answer; no vendor request is made without it."
-            raise DatabaseUnavailableError(msg) from error
+            with _needs_database():
+                self._open()
+        except BaseException:
+            if self._connection is not None:
+                self._connection.invalidate()
+                self._connection.close()
+                self._connection = None
+            raise
         return self
 
     def _open(self) -> None:
@@ -115,12 +121,14 @@ class Budget:
             text("INSERT INTO twm.budgets (account) VALUES (:a) ON CONFLICT DO NOTHING"),
             {"a": self.plan.account},
         )
+        # One statement: a lease that can be seen before it is locked would be forgotten as a dead one.
         self._lease = connection.execute(
-            text("INSERT INTO twm.leases (account) VALUES (:a) RETURNING id"), {"a": self.plan.account}
+            text(
+                "WITH lease AS (INSERT INTO twm.leases (account) VALUES (:a) RETURNING id)"
+                " SELECT id FROM lease, LATERAL (SELECT pg_advisory_lock(:key, id)) AS locked"
+            ),
+            {"a": self.plan.account, "key": LEASE_LOCK},
         ).scalar_one()
-        connection.execute(
-            text("SELECT pg_advisory_lock(:key, :lease)"), {"key": LEASE_LOCK, "lease": self._lease}
-        )
         self._forget_dead_leases()
 
     def __exit__(
@@ -135,7 +143,7 @@ class Budget:
             self._connection.execute(text("DELETE FROM twm.leases WHERE id = :id"), {"id": self._lease})
             self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
             self._connection.execute(text("RESET synchronous_commit"))
-        except DBAPIError:
+        except SQLAlchemyError:
             logger.warning("the budget's connection is gone; PostgreSQL has released what it held")
             self._connection.invalidate()
         finally:
@@ -171,11 +179,8 @@ class Budget:
         """
         told = False
         while True:
-            try:
+            with _needs_database():
                 row = self._ask(fresh=fresh)
-            except DBAPIError as error:
-                msg = "The mirror's PostgreSQL does not answer; no vendor request is made without it."
-                raise DatabaseUnavailableError(msg) from error
             if row.wait_seconds <= 0:
                 self.usage.requests += 1
                 return Permit(seq=row.seq, slot=row.slot)
@@ -222,10 +227,11 @@ class Budget:
 
     def finish(self, permit: Permit) -> None:
         """Count an attempt from the moment it was answered or given up, and give its slot back."""
-        self._require_connection().execute(
-            text("SELECT twm.finish_attempt(:a, :seq, :slot)"),
-            {"a": self.plan.account, "seq": permit.seq, "slot": permit.slot},
-        )
+        with _needs_database():
+            self._require_connection().execute(
+                text("SELECT twm.finish_attempt(:a, :seq, :slot)"),
+                {"a": self.plan.account, "seq": permit.seq, "slot": permit.slot},
+            )
 
     def observe(self, *, limit: int | None, remaining: int | None, reset_seconds: float | None) -> None:
         """Take over what the vendor's headers say of the first window: others may use the same account."""
@@ -243,14 +249,16 @@ class Budget:
     def pause(self, seconds: float, *, reason: str) -> None:
         """Keep every process of the account silent for *seconds*: the vendor asked for it."""
         self.usage.throttled += 1
-        self._require_connection().execute(
-            text(
-                "UPDATE twm.budgets SET throttled = throttled + 1, paused_reason = :reason, paused_until ="
-                " greatest(paused_until, clock_timestamp() + make_interval(secs => :seconds))"
-                " WHERE account = :a"
-            ),
-            {"a": self.plan.account, "seconds": seconds, "reason": reason},
-        )
+        with _needs_database():
+            self._require_connection().execute(
+                text(
+                    "UPDATE twm.budgets SET throttled = throttled + 1, paused_reason = :reason,"
+                    " paused_until ="
+                    " greatest(paused_until, clock_timestamp() + make_interval(secs => :seconds))"
+                    " WHERE account = :a"
+                ),
+                {"a": self.plan.account, "seconds": seconds, "reason": reason},
+            )
 
     def settle(self, connection: Connection) -> None:
         """Say, in the transaction that stores their answers, that no request of this process is under way."""
@@ -266,7 +274,8 @@ class Budget:
         )
         if connection.execute(query).scalar() is None:
             return None
-        self._forget_dead_leases()
+        with _needs_database():
+            self._forget_dead_leases()
         return connection.execute(query).scalar()
 
     def _require_connection(self) -> Connection:
@@ -274,6 +283,15 @@ class Budget:
             msg = "The budget is used outside of its `with` block."
             raise RuntimeError(msg)
         return self._connection
+
+
+@contextmanager
+def _needs_database() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:  # the connection's loss, and whatever is asked of it afterwards
+        msg = "The mirror's PostgreSQL does not answer; no vendor request is made without it."
+        raise DatabaseUnavailableError(msg) from error
 
 
 @dataclass(frozen=True, slots=True)

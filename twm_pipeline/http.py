@@ -20,13 +20,20 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import requests
 import urllib3
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+)
 from tenacity.wait import wait_random_exponential
 
 from twm_pipeline.errors import (
     AccessError,
     AuthenticationError,
     ConfigError,
+    DatabaseUnavailableError,
     NotFoundError,
     RateLimitedError,
     RequestRefusedError,
@@ -132,12 +139,14 @@ class VendorSession:
             RequestRefusedError: Another 4xx.
             RateLimitedError: 429 again and again.
             UnansweredError: No complete answer after the bounded number of tries.
+            DatabaseUnavailableError: The budget cannot be asked; nothing was sent.
         """
         for attempt in Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,
             sleep=self._pause,
-            retry=retry_if_exception_type(RetriableError),
+            retry=retry_if_exception_type(RetriableError)
+            & retry_if_not_exception_type(DatabaseUnavailableError),
             before_sleep=self._note_retry,
             reraise=True,
         ):

@@ -25,6 +25,7 @@ from twm_pipeline.errors import (
     AccessError,
     AuthenticationError,
     ConfigError,
+    DatabaseUnavailableError,
     NotFoundError,
     RateLimitedError,
     RequestRefusedError,
@@ -430,6 +431,19 @@ def test_the_end_of_the_window_ends_the_tries(vendor):
         caller.session.get("/")
 
     assert len(vendor.requests) == 1
+
+
+def test_without_leave_nothing_is_sent(vendor, caller, monkeypatch):
+    def refuse(*, fresh: bool) -> Permit:
+        msg = "The mirror's PostgreSQL does not answer"
+        raise DatabaseUnavailableError(msg)
+
+    monkeypatch.setattr(caller.budget, "draw", refuse)
+
+    with pytest.raises(DatabaseUnavailableError):
+        caller.session.get("/")
+
+    assert (vendor.requests, caller.slept) == ([], [])
 
 
 def test_secrets_and_bodies_reach_neither_errors_nor_logs(vendor, caller, caplog):

@@ -436,7 +436,7 @@ def test_a_row_without_id_is_refused(value):
 
 
 def test_a_walk_reads_times_without_failing():
-    values = [5, 5.9, None, "5", True, [], {}]
+    values: list[object] = [5, 5.9, None, "5", True, [], {}]
 
     assert [activity_of({"last_activity_at": value}) for value in values] == [
         5,
