@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from twm_pipeline.mirror.views import apply_views
 
@@ -77,7 +79,9 @@ def _grant_reader(connection: Connection) -> None:
         logger.info("the role %s was not created: this user may not create roles", READER_ROLE)
         return
     if not exists:
-        connection.execute(text(f"CREATE ROLE {READER_ROLE} NOLOGIN"))
+        # The role belongs to the whole server: the process of another database may be first.
+        with contextlib.suppress(IntegrityError, ProgrammingError), connection.begin_nested():
+            connection.execute(text(f"CREATE ROLE {READER_ROLE} NOLOGIN"))
     connection.execute(text(f"GRANT USAGE ON SCHEMA public, teamwork, missive, twm TO {READER_ROLE}"))
     for schema in ("teamwork", "missive", "twm"):
         connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {READER_ROLE}"))

@@ -156,7 +156,9 @@ def _category_columns(
     """Return column → expression; a category named like a column of the view gets a suffix of its own."""
     columns = {}
     for name, patterns in categories.items():
-        column = f"{name} (category)" if name in taken else name
+        column = name
+        while column in taken or (column != name and column in categories):
+            column += " (category)"
         expression = to_regex(patterns).replace("'", "''")
         columns[column] = f"ARRAY(SELECT x FROM unnest({labels}) AS x WHERE x ~ '{expression}')"
     return columns

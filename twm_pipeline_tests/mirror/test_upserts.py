@@ -30,6 +30,7 @@ from twm_pipeline_tests.factories import (
     make_team,
     seen,
 )
+from twm_pipeline_tests.mirror.locks import wait_for_a_lock
 
 HOUR = timedelta(hours=1)
 RECORDS = {
@@ -253,6 +254,21 @@ def test_all_kinds_of_values_come_back_as_they_were(connection):
     assert bytes(row.content_hash) == record.content_hash
 
 
+@PROPERTY
+@given(
+    st.lists(
+        st.text(st.sampled_from("{},\\\"' NUL\t\n") | st.characters(exclude_characters="\0", codec="utf-8"))
+    )
+)
+def test_any_list_of_texts_comes_back(connection, words):
+    upsert(connection, EMAILS, [seen(make_email(to_names=words), 1)])
+
+    row = row_of(connection, EMAILS, "m1")
+    connection.rollback()
+
+    assert row.to_names == words
+
+
 def test_dates_numbers_and_lists_of_a_task_come_back(connection):
     record = make_task(
         id=2**63 - 1,
@@ -355,22 +371,6 @@ def test_an_equal_row_that_changed_meanwhile_is_written_back(engine):
         row = row_of(connection, CONVERSATIONS, "c1")
     assert (row.subject, row.observed_seq) == ("A", 3)
     assert len(counts) == 1
-
-
-def wait_for_a_lock(engine: Engine) -> None:
-    """Return as soon as a session waits for a row of another."""
-    with engine.connect() as connection:
-        for _ in range(10_000):
-            waiting = connection.scalar(
-                text(
-                    "SELECT count(*) FROM pg_stat_activity, pg_sleep(0.001)"
-                    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-                )
-            )
-            connection.rollback()
-            if waiting:
-                return
-    pytest.fail("nobody waits")
 
 
 def test_a_tombstone_is_not_lifted_by_a_stale_page(connection):
