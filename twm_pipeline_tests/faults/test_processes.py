@@ -14,18 +14,10 @@ from twm_pipeline.mirror.schema import migrate
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
 from twm_pipeline_tests.conftest import FAST_AND_FORGETFUL
 from twm_pipeline_tests.faults import worker
-from twm_pipeline_tests.faults.world import World, settings_for
+from twm_pipeline_tests.faults.world import World, settings_for, wait_for_requests
 
 KILLS = 10
 SCALE = 300.0
-TICK_SECONDS = 0.005
-WAIT = threading.Event()  # never set: only its timeout is used
-
-
-def wait_for_requests(world, count):
-    """Return when the vendors have been asked *count* times."""
-    while world.control.request_count() < count:
-        WAIT.wait(TICK_SECONDS)
 
 
 def assert_nothing_is_missing_below_the_checkpoints(world):
@@ -60,7 +52,7 @@ def test_a_process_killed_ten_times_during_the_import_leaves_no_trace(make_world
     for number in range(KILLS):
         asked = world.control.request_count()
         process = worker.start(world.settings, *chance.sample(["teamwork", "missive"], 2))
-        wait_for_requests(world, asked + chance.randint(1, 40))
+        wait_for_requests(world.control, asked + chance.randint(1, 40))
         process.kill()
         process.communicate()
         assert_nothing_is_missing_below_the_checkpoints(world)
@@ -134,7 +126,7 @@ def test_postgresql_restarted_during_an_import(servers_folder, tmp_path):
             stopped: list[TwmError] = []
             thread = threading.Thread(target=lambda: stopped.extend(world.insist("missive")))
             thread.start()
-            wait_for_requests(world, 60)
+            wait_for_requests(world.control, 60)
             server.stop()
             server.start()
             thread.join()

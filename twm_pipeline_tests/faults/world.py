@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ TABLES = (
     *(f"missive.{name}" for name in ("conversations", "emails", "comments", "conversation_aliases")),
 )
 PATIENCE = 12
+TICK_SECONDS = 0.005
+MOST_SILENT_TICKS = 1500
 SHOWN = 12
 
 
@@ -104,6 +107,16 @@ class World:
     def ids(self, kind: str, test: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[Any]:
         """Return ids of the truth's rows of one kind."""
         return [row["id"] for row in self.control.truth(kind) if test(row)]
+
+
+def wait_for_requests(control: SandboxControl, count: int) -> None:
+    """Return when the vendors have been asked *count* times, or nobody has asked for long."""
+    never = threading.Event()
+    last, silent = -1, 0
+    while (now := control.request_count()) < count and silent < MOST_SILENT_TICKS:
+        silent = silent + 1 if now == last else 0
+        last = now
+        never.wait(TICK_SECONDS)
 
 
 def dsn_of(url: URL) -> str:

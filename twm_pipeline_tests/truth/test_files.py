@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from twm_pipeline.db import open_engine
-from twm_pipeline.sandbox import SandboxControl
+from twm_pipeline.sandbox import FAULT_KINDS, SandboxControl
 from twm_pipeline.settings import load_settings
-from twm_pipeline_tests.faults.world import World, dsn_of
+from twm_pipeline_tests.faults import worker
+from twm_pipeline_tests.faults.world import World, dsn_of, wait_for_requests
 from twm_pipeline_tests.truth.compare_files import compare
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -24,6 +26,8 @@ DATA = Path(os.environ.get("TWM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 FILES = ("tasks.jsonl.gz", "emails.jsonl.gz")
 SLICE = 20
 SCALE = 120
+KILLS = 10
+EDITS = 60
 
 needs_data = pytest.mark.skipif(
     not all((DATA / name).is_file() for name in FILES), reason=f"no real content in {DATA} (TWM_SHARED_DATA)"
@@ -104,3 +108,38 @@ def test_a_slice_of_real_content_equals_its_files(import_of, tmp_path):
 @pytest.mark.timeout(1800)
 def test_all_real_content_equals_its_files(import_of):
     assert_equal_and_quiet(import_of(DATA), DATA)
+
+
+def survive(world: World, *, requests: int) -> None:
+    """Import with kills, every fault, and edits going on; then require the truth."""
+    chance = random.Random(11)
+    for number in range(KILLS):
+        for vendor in ("teamwork", "missive"):
+            for kind in FAULT_KINDS[number::KILLS]:
+                world.control.add_fault(vendor, kind, count=2, probability=0.1)
+        asked = world.control.request_count()
+        process = worker.start(world.settings, *chance.sample(["teamwork", "missive"], 2))
+        wait_for_requests(world.control, asked + chance.randint(1, requests // 2))
+        world.control.random_changes(EDITS // 2, number)
+        wait_for_requests(world.control, asked + chance.randint(requests // 2, requests))
+        process.kill()
+        process.communicate()
+        world.control.random_changes(EDITS // 2, KILLS + number)
+    world.settle()
+
+    world.assert_true()
+    assert world.control.violations() == 0
+    world.control.close()
+    world.engine.dispose()
+
+
+@needs_data
+def test_a_slice_of_real_content_survives_kills_faults_and_edits(import_of, tmp_path):
+    survive(import_of(cut_slice(tmp_path / "data")), requests=60)
+
+
+@needs_data
+@needs_patience
+@pytest.mark.timeout(3600)
+def test_all_real_content_survives_kills_faults_and_edits(import_of):
+    survive(import_of(DATA), requests=1500)
