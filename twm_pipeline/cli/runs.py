@@ -81,7 +81,8 @@ def _talk(child: processes.Child, requests: list[Json], answers: list[Json]) -> 
     if stdin is None or stdout is None:
         return
     _write(stdin, requests)
-    answers += [json.loads(line) for line in stdout if line.startswith("{")]
+    with stdout:
+        answers += [json.loads(line) for line in stdout if line.startswith("{")]
 
 
 def _write(stdin: IO[str], requests: list[Json]) -> None:

@@ -1,0 +1,250 @@
+"""`twm up` as a person uses it: real processes, an embedded server, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from twm_pipeline.settings import INHERITED, PROJECT_DIR, environment_of, load_settings
+
+UP_SECONDS = 90
+
+
+@pytest.fixture
+def env(place: Path) -> dict[str, str]:
+    """Return the environment of a fresh checkout: nothing is configured, files go to this test's folder.
+
+    All settings are handed down, so that no process reads the developer's `.env`.
+    """
+    handed_down = environment_of(load_settings(twm_data_dir=place / "data"))
+    return {name: value for name, value in handed_down.items() if name != "DAGSTER_HOME"}
+
+
+def twm(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "twm_pipeline.cli", *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def processes_of(place: Path) -> list[str]:
+    """Return command lines of the processes that name this test's folder or were given it."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        try:
+            words = " ".join(process.info["cmdline"] or [])
+            given = process.environ().get(INHERITED, "")
+        except (psutil.Error, OSError):
+            continue
+        if process.pid != os.getpid() and (str(place) in words or str(place) in given):
+            found.append(words)
+    return found
+
+
+def test_once_syncs_a_whole_account_and_again_changes_nothing(env, place):
+    started = time.monotonic()
+    first = twm("up", "--sandbox", "--once", "--json", env=env)
+    seconds = time.monotonic() - started
+    second = twm("up", "--sandbox", "--once", "--json", env=env)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert seconds < 60
+    done, again = json.loads(first.stdout), json.loads(second.stdout)
+    assert [run["status"] for run in done["runs"]] == ["SUCCESS", "SUCCESS"]
+    rows = {table["table"]: table["living"] + table["deleted"] for table in done["tables"]}
+    assert rows["teamwork.tasks"] > 200
+    assert rows["missive.emails"] > 200
+    written = [
+        item["written"]
+        for run in again["runs"]
+        for report in run["reports"]
+        for item in report["streams"].values()
+    ]
+    assert sum(written) == 0
+    assert {table["table"]: table["living"] + table["deleted"] for table in again["tables"]} == rows
+    assert processes_of(place) == []
+
+
+def test_once_tells_of_a_failure(env, place):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        folder = place / "data" / "sandbox"
+        folder.mkdir(parents=True)
+        place_of_it = {"port": other.getsockname()[1], "anchor": "2026-01-01T00:00:00+00:00"}
+        (folder / "sandbox.json").write_text(json.dumps(place_of_it))
+
+        done = twm("up", "--sandbox", "--once", env=env)
+
+    assert done.returncode == 3
+    assert "is taken" in done.stderr
+    assert processes_of(place) == []
+
+
+def test_up_serves_until_it_is_told_to_stop_and_leaves_no_process(env, place):
+    port = free_port()
+    with started(["-m", "twm_pipeline.cli", "up", "--port", str(port)], env) as up:
+        schedules = ask(port, up, SCHEDULES)["schedulesOrError"]["results"]
+        cancelled = launch(port, up, "teamwork")
+        wait_for(port, up, cancelled, "STARTED")
+        ask(port, up, TERMINATE, runId=cancelled)
+        wait_for(port, up, cancelled, "CANCELED")
+        stopped = launch(port, up, "missive")
+        wait_for(port, up, stopped, "STARTED")
+        up.send_signal(signal.SIGTERM)
+        out, err = up.communicate(timeout=60)
+
+    assert up.returncode == 0, err
+    assert "this is the sandbox" in err
+    assert f"http://127.0.0.1:{port}" in out
+    assert {item["scheduleState"]["status"] for item in schedules} == {"RUNNING"}
+    assert processes_of(place) == []
+
+
+def test_up_stops_on_an_interrupt_that_the_shell_had_ignored(env, place):
+    code = (
+        "import signal, os, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        " os.execv(sys.executable, [sys.executable, '-m', 'twm_pipeline.cli', 'up', '--port', sys.argv[1]])"
+    )
+    with started(["-c", code, str(free_port())], env) as up:
+        while not (place / "data" / "sandbox" / "logs" / "webserver.log").exists() and up.poll() is None:
+            time.sleep(0.1)
+        up.send_signal(signal.SIGINT)
+        out, err = up.communicate(timeout=60)
+
+    assert up.returncode == 0, err
+    assert out.endswith("Stopped.\n")
+    assert processes_of(place) == []
+
+
+def test_up_ends_with_an_error_when_a_part_of_it_dies(env, place):
+    port = free_port()
+    with started(["-m", "twm_pipeline.cli", "up", "--port", str(port)], env) as up:
+        ask(port, up, "{version}")
+        [daemon] = [
+            p for p in psutil.Process(up.pid).children(recursive=True) if "dagster._daemon" in p.cmdline()
+        ]
+        daemon.kill()
+        _, err = up.communicate(timeout=60)
+
+    assert up.returncode == 1
+    assert "daemon ended by itself" in err
+    assert processes_of(place) == []
+
+
+def test_bare_dagster_dev_works_with_nothing_configured(env, place):
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " from dagster._cli import main; main()"
+    )
+    port = free_port()
+    log = place / "dev.log"
+    with log.open("w") as file:
+        command = [sys.executable, "-c", code, "dev", "--port", str(port)]
+        dev = subprocess.Popen(command, cwd=PROJECT_DIR, env=env, stdout=file, stderr=file)
+    try:
+        assets = ask(port, dev, "{assetNodes {assetKey {path}}}")["assetNodes"]
+    finally:
+        dev.send_signal(signal.SIGINT)
+        dev.wait(timeout=60)
+
+    assert len(assets) == 12
+    assert not re.search(r"Traceback|ERROR", log.read_text())
+
+
+def written_by(run: dict[str, Any]) -> int:
+    """Return how many rows a run has written, of any table."""
+    return sum(item["written"] for report in run["reports"] for item in report["streams"].values())
+
+
+class started:  # noqa: N801 - reads as a sentence
+    """A process that is killed if the test fails."""
+
+    def __init__(self, words: list[str], env: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> subprocess.Popen[str]:
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.communicate(timeout=60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+REPOSITORY = 'repositoryName: "__repository__", repositoryLocationName: "twm_pipeline"'
+SCHEDULES = (
+    f"{{schedulesOrError(repositorySelector: {{{REPOSITORY}}})"
+    " {... on Schedules {results {name scheduleState {status}}}}}"
+)
+LAUNCH = (
+    "mutation ($job: String!, $config: RunConfigData!) {launchRun(executionParams: {selector:"
+    f" {{{REPOSITORY}, jobName: $job}}, runConfigData: $config}})"
+    " {__typename ... on LaunchRunSuccess {run {runId}}}}"
+)
+TERMINATE = "mutation ($runId: String!) {terminateRun(runId: $runId) {__typename}}"
+STATUS = "query ($runId: ID!) {runOrError(runId: $runId) {... on Run {status}}}"
+
+
+def ask(port: int, server: subprocess.Popen[Any], query: str, **variables: Any) -> dict[str, Any]:
+    """Return the answer of Dagster's webserver, waiting until it is up."""
+    data = json.dumps({"query": query, "variables": variables}).encode()
+    url = f"http://127.0.0.1:{port}/graphql"
+    deadline = time.monotonic() + UP_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
+                return dict(json.load(answer)["data"])
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.3)
+    pytest.fail("Dagster's webserver does not answer")
+
+
+def launch(port: int, server: subprocess.Popen[Any], source: str) -> str:
+    """Open a window as a person does in the launchpad; return its run."""
+    config = {"ops": {f"{source}_window": {"config": {"window_seconds": 600}}}}
+    answer = ask(port, server, LAUNCH, job=f"{source}_sync", config=config)["launchRun"]
+    return str(answer["run"]["runId"])
+
+
+def wait_for(port: int, server: subprocess.Popen[Any], run_id: str, status: str) -> None:
+    deadline = time.monotonic() + UP_SECONDS
+    while time.monotonic() < deadline:
+        seen = ask(port, server, STATUS, runId=run_id)["runOrError"]["status"]
+        if seen == status:
+            return
+        time.sleep(0.2)
+    pytest.fail(f"the run is {seen} and not {status}")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(place: Path) -> Iterator[None]:
+    yield
+    for process in psutil.process_iter():
+        try:
+            mine = str(place) in process.environ().get(INHERITED, "")
+        except (psutil.Error, OSError):
+            continue
+        if mine and process.pid != os.getpid():
+            process.kill()

@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from sqlalchemy import URL, Engine, text
+from typer.testing import CliRunner
+
+from twm_pipeline.cli import runs as cli_runs
+from twm_pipeline.cli import sync as cli_sync
+from twm_pipeline.cli import up as cli_up
+from twm_pipeline.cli import upkeep as cli_upkeep
+from twm_pipeline.cli.app import Interrupted, app
+from twm_pipeline.cli.output import FAILED, INTERRUPTED, MISUSED, OK, TERMINATED, TO_BE_CHANGED
+from twm_pipeline.cli.sandbox import remembered_place, sandbox_settings
+from twm_pipeline.errors import ConfigError, RetriableError
+from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOptions
+from twm_pipeline.settings import load_settings
+from twm_pipeline.sync.engine import PassOptions
+from twm_pipeline.sync.window import run_pass
+
+COMMANDS = ("up", "sync", "status", "doctor", "reconcile", "categorize", "reparse", "sandbox")
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Twm = Callable[..., Answer]
+
+
+@pytest.fixture
+def twm(database: URL, empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> Twm:
+    """Run a command in this process, on databases of this test's own."""
+    monkeypatch.setenv("PG_DSN", database.render_as_string(hide_password=False))
+    monkeypatch.setenv("DAGSTER_PG_URL", empty_database.render_as_string(hide_password=False))
+
+    def run(*words: str) -> Answer:
+        result = CliRunner().invoke(app, list(words))
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """Run a sandbox that the settings name."""
+    with Sandbox(SandboxOptions(tasks=30, conversations=10)) as box:
+        monkeypatch.setenv("TEAMWORK_BASE_URL", box.teamwork_url)
+        monkeypatch.setenv("TEAMWORK_API_KEY", TEAMWORK_KEY)
+        monkeypatch.setenv("MISSIVE_BASE_URL", box.missive_url)
+        monkeypatch.setenv("MISSIVE_API_TOKEN", MISSIVE_TOKEN)
+        monkeypatch.setenv("BUDGET_TIME_SCALE", "1000")
+        yield box
+
+
+def read_everything(engine: Engine) -> None:
+    settings = load_settings()
+    for source in ("teamwork", "missive"):
+        run_pass(engine, settings, source, options=PassOptions())
+
+
+def test_every_command_explains_itself_with_examples(twm):
+    listed = click.unstyle(twm("--help").out)
+
+    assert all(f"│ {name} " in listed for name in COMMANDS)
+    for name in COMMANDS:
+        told = twm(name, "--help")
+        assert told.code == OK
+        assert f"twm {name}" in told.out.replace("Usage: ", "")
+        assert "Example" in told.out
+
+
+def test_nothing_is_coloured_without_a_terminal(twm):
+    assert "\x1b" not in twm("--help").out + twm("status").out + twm("sync").err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("nonsense",), ("sync", "gmail"), ("sync", "--full", "--since", "2024-01-01"), ("up", "--json")],
+    ids=" ".join,
+)
+def test_a_misspelt_command_is_told_so(twm, box, words):
+    assert twm(*words).code == MISUSED
+
+
+def test_an_error_is_one_line_and_no_traceback(twm):
+    answer = twm("sync")
+
+    assert answer.code == TO_BE_CHANGED
+    assert answer.out == ""
+    assert answer.err.startswith("Nothing is configured. Set TEAMWORK_BASE_URL")
+    assert "Traceback" not in answer.err
+
+
+def test_debug_shows_the_traceback(twm):
+    result = CliRunner().invoke(app, ["--debug", "sync"])
+
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_a_wrong_setting_is_named(twm, monkeypatch):
+    monkeypatch.setenv("PERIODIC_BACKFILL_INTERVAL", "often")
+
+    answer = twm("status")
+
+    assert answer.code == TO_BE_CHANGED
+    assert "PERIODIC_BACKFILL_INTERVAL: read 'often'" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RetriableError("later"), FAILED),
+        (ConfigError("change"), TO_BE_CHANGED),
+        (KeyboardInterrupt(), INTERRUPTED),
+        (Interrupted(), TERMINATED),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_exit_code_says_what_to_do_next(twm, box, monkeypatch, error, code):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli_sync, "run_jobs", fail)
+
+    assert twm("sync").code == code
+
+
+def test_an_unreachable_database_is_told_in_words(twm, monkeypatch):
+    monkeypatch.setenv("PG_DSN", "postgresql://somebody:secret@127.0.0.1:1/nowhere")
+
+    answer = twm("status")
+
+    assert answer.code == FAILED
+    assert "PostgreSQL does not answer: database nowhere at 127.0.0.1:1" in answer.err
+    assert "secret" not in answer.err
+
+
+def test_status_of_an_empty_mirror_says_what_to_do(twm):
+    answer = twm("status")
+
+    assert answer.code == OK
+    assert "Nothing is configured" in answer.out
+
+
+def test_status_shows_rows_checkpoints_budgets_and_what_is_set_aside(twm, box, engine):
+    read_everything(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO twm.set_aside (source, stream, object_id, reason)"
+                " VALUES ('missive', 'emails', 'broken-one', 'body: expected a text')"
+            )
+        )
+
+    teamwork, missive = twm("status", "--json").json["sources"]
+    shown = twm("status").out
+
+    rows = {table["stream"]: table["living"] for table in teamwork["tables"]}
+    with engine.connect() as connection:
+        assert rows["tasks"] == connection.scalar(text("SELECT count(*) FROM public.tasks WHERE NOT deleted"))
+    assert teamwork["account"] == box.teamwork_url
+    assert teamwork["lag_seconds"] < 60
+    assert teamwork["last_error"] is None
+    assert not any(item["more_to_read"] for item in teamwork["checkpoints"])
+    assert teamwork["budgets"][0]["requests"] == box.control.request_count("teamwork")
+    assert missive["set_aside"]["count"] == 1
+    assert missive["set_aside"]["records"][0]["reason"] == "body: expected a text"
+    assert "broken-one" in shown
+    assert "complete 0 s ago" in shown or "complete 1 s ago" in shown
+
+
+def test_status_tells_of_the_last_error(twm, box, engine):
+    read_everything(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE twm.sources SET last_error = 'Teamwork: 502', last_error_at = now()"))
+
+    assert "Teamwork: 502" in twm("status").err
+
+
+def test_status_of_a_sandbox_that_was_never_started(twm):
+    assert "there is no sandbox yet" in click.unstyle(twm("status", "--sandbox").err)
+
+
+def test_doctor_finds_a_sound_deployment_sound(twm, box):
+    answer = twm("doctor", "--json")
+
+    findings = {item["name"]: item["verdict"] for item in answer.json["findings"]}
+    assert answer.code == OK
+    assert findings == {
+        "database": "ok",
+        "role": "ok",
+        "tables": "ok",
+        "teamwork": "ok",
+        "missive": "ok",
+        "categories": "off",
+        "room": "ok",
+        "dagster": "ok",
+    }
+    assert box.control.request_count() <= 5
+
+
+def test_doctor_shows_which_secrets_are_set_and_none_of_them(twm, box):
+    answer = twm("doctor")
+
+    assert "TEAMWORK_API_KEY" in answer.out
+    assert "set (not shown)" in answer.out
+    assert TEAMWORK_KEY not in answer.out
+    assert MISSIVE_TOKEN not in answer.out
+
+
+def test_doctor_names_a_refused_key(twm, box, monkeypatch):
+    monkeypatch.setenv("TEAMWORK_API_KEY", "expired")
+
+    answer = twm("doctor")
+
+    assert answer.code == TO_BE_CHANGED
+    assert "WRONG" in answer.out
+    assert "Check the address" in answer.out
+    assert "expired" not in answer.out
+
+
+def test_doctor_goes_on_without_a_database(twm, monkeypatch):
+    monkeypatch.setenv("PG_DSN", "postgresql://127.0.0.1:1/nowhere")
+
+    findings = {item["name"]: item for item in twm("doctor", "--json").json["findings"]}
+
+    assert findings["database"]["verdict"] == "wrong"
+    assert findings["dagster"]["verdict"] == "ok"
+
+
+def test_doctor_says_which_right_the_role_lacks(twm, database, engine, monkeypatch):
+    with engine.begin() as connection:
+        connection.execute(text("DROP ROLE IF EXISTS weak"))
+        connection.execute(text("CREATE ROLE weak LOGIN PASSWORD 'pw'"))
+    weak = database.set(username="weak", password="pw")  # noqa: S106 - a role of this test's own
+    monkeypatch.setenv("PG_DSN", weak.render_as_string(hide_password=False))
+
+    findings = {item["name"]: item for item in twm("doctor", "--json").json["findings"]}
+
+    assert findings["role"]["verdict"] == "wrong"
+    assert 'GRANT CREATE ON DATABASE "' in findings["role"]["text"]
+    with engine.begin() as connection:
+        connection.execute(text("DROP ROLE weak"))
+
+
+def test_categorize_applies_the_file_and_says_whether_anything_changed(twm, monkeypatch, tmp_path, engine):
+    file = tmp_path / "categories.json"
+    file.write_text('{"Urgent": ["urgent*"]}')
+    monkeypatch.setenv("LABEL_CATEGORIES_FILE", str(file))
+
+    first, second = twm("categorize", "--json").json, twm("categorize", "--json").json
+
+    assert (first["changed"], second["changed"]) == (True, False)
+    with engine.connect() as connection:
+        columns = connection.execute(text("SELECT * FROM public.emails LIMIT 0")).keys()
+    assert "Urgent" in list(columns)
+
+
+def test_categorize_names_the_mistake_in_the_file(twm, monkeypatch, tmp_path):
+    file = tmp_path / "categories.json"
+    file.write_text("{")
+    monkeypatch.setenv("LABEL_CATEGORIES_FILE", str(file))
+
+    answer = twm("categorize")
+
+    assert answer.code == TO_BE_CHANGED
+    assert str(file) in answer.err
+
+
+def test_reparse_rewrites_nothing_the_second_time(twm, box, engine):
+    read_everything(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE teamwork.tasks SET title = NULL"))
+
+    [first] = twm("reparse", "teamwork.tasks", "--json").json
+    [second] = twm("reparse", "teamwork.tasks", "--json").json
+
+    assert first["rewritten"] == first["read"] > 0
+    assert second["rewritten"] == 0
+
+
+def test_reparse_of_an_unknown_table_lists_the_known_ones(twm):
+    answer = twm("reparse", "tasks")
+
+    assert answer.code == MISUSED
+    assert "teamwork.tasks" in click.unstyle(answer.err).replace("\n", "")
+
+
+def recorded(**changes: Any) -> dict[str, Any]:
+    return {
+        "job": "teamwork_sync",
+        "run_id": "0123456789",
+        "status": "SUCCESS",
+        "success": True,
+        "reports": [],
+        "sweeps": [],
+        "error": None,
+        **changes,
+    }
+
+
+def failed(kind: str) -> dict[str, Any]:
+    return recorded(success=False, status="FAILURE", error={"class": kind, "text": "what happened"})
+
+
+@pytest.mark.parametrize(
+    ("results", "code"),
+    [
+        ([recorded(), recorded()], OK),
+        ([recorded(), failed("RateLimitedError")], FAILED),
+        ([failed("AuthenticationError"), recorded()], TO_BE_CHANGED),
+        ([recorded(success=False, status="CANCELED")], FAILED),
+    ],
+    ids=["all well", "one later", "one wrong", "cancelled"],
+)
+def test_sync_ends_with_what_its_runs_recorded(twm, box, monkeypatch, results, code):
+    monkeypatch.setattr(cli_sync, "run_jobs", lambda *_: results)
+
+    answer = twm("sync", "--json")
+
+    assert answer.code == code
+    assert answer.json == json.loads(json.dumps(results))
+    assert ("what happened" in answer.err) is any(item["error"] for item in results)
+
+
+@pytest.mark.parametrize(
+    ("words", "jobs"),
+    [
+        ((), {"teamwork_sync": {"full": False}, "missive_sync": {"full": False}}),
+        (("missive", "teamwork"), {"teamwork_sync": {"full": False}, "missive_sync": {"full": False}}),
+        (("missive", "--full"), {"missive_sync": {"full": True}}),
+        (("teamwork", "--since", "01.02.2025"), {"teamwork_sync": {"full": False, "since": "01.02.2025"}}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_sync_asks_for_one_pass_of_each_source(twm, box, monkeypatch, words, jobs):
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(cli_sync, "run_jobs", lambda _, requests: asked.extend(requests) or [])
+
+    twm("sync", *words)
+
+    assert {
+        item["job"]: item["run_config"]["ops"][item["job"].replace("_sync", "_window")]["config"]
+        for item in asked
+    } == jobs
+
+
+def test_sync_refuses_a_vendor_without_credentials_and_a_date_that_is_none(twm, box, monkeypatch):
+    assert "'tomorrow' is not a date" in twm("sync", "--since", "tomorrow").err
+
+    monkeypatch.delenv("MISSIVE_API_TOKEN")
+
+    assert "missive: no credentials are set" in twm("sync", "missive").err
+
+
+def test_reconcile_hands_its_options_down_and_shows_what_is_gone(twm, box, monkeypatch):
+    asked: list[dict[str, Any]] = []
+    sweep = {
+        "source": "teamwork",
+        "dry_run": True,
+        "gone_tasks": 3,
+        "problems": [],
+        "held_deletions": ["teamwork/tasks: too many"],
+    }
+    result = recorded(job="reconcile", sweeps=[sweep])
+    monkeypatch.setattr(cli_upkeep, "run_jobs", lambda _, requests: asked.extend(requests) or [result])
+
+    answer = twm("reconcile", "teamwork", "--dry-run")
+
+    config = asked[0]["run_config"]["ops"]["sweep"]["config"]
+    assert config == {"sources": ["teamwork"], "dry_run": True, "confirm_deletions": False}
+    assert "tasks" in answer.out
+    assert "too many" in answer.err
+
+
+def test_a_run_whose_process_dies_is_told_with_the_end_of_its_log(twm, box, monkeypatch):
+    environment = cli_runs.environment
+    monkeypatch.setattr(
+        cli_runs, "environment", lambda settings: environment(settings) | {"DAGSTER_HOME": "/nowhere"}
+    )
+
+    answer = twm("sync", "teamwork")
+
+    assert answer.code == FAILED
+    assert "The run's process ended early" in answer.err
+    assert "/nowhere" in answer.err
+
+
+def test_a_taken_port_is_named(twm, box, monkeypatch):
+    monkeypatch.setattr(cli_up, "_prepare", lambda _: None)
+    port = box.url.rpartition(":")[2]
+
+    answer = twm("up", "--port", port)
+
+    assert answer.code == TO_BE_CHANGED
+    assert f"Port {port} is taken" in answer.err
+
+
+def test_the_sandbox_has_nothing_of_the_real_accounts(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("TEAMWORK_EXCLUDED_PROJECTS", "1,2")
+    settings = load_settings(
+        pg_dsn="postgresql://real/database",
+        dagster_pg_url="postgresql://real/dagster",
+        teamwork_base_url="https://real.example",
+        teamwork_api_key="real-key",
+        missive_process_after="2024-01-01",
+        timezone="Europe/Paris",
+        twm_data_dir=tmp_path,
+    )
+
+    simulated = sandbox_settings(settings, {"port": 4711, "anchor": ""})
+
+    assert simulated.pg_dsn is simulated.dagster_pg_url is simulated.missive_process_after is None
+    assert simulated.teamwork_base_url == "http://127.0.0.1:4711/teamwork"
+    assert simulated.teamwork_excluded_projects == ()
+    assert simulated.twm_data_dir == tmp_path / "sandbox"
+    assert simulated.timezone == "Europe/Paris"
+
+
+def test_a_sandbox_is_the_same_account_after_a_restart(tmp_path: Path):
+    settings = load_settings(twm_data_dir=tmp_path)
+
+    assert remembered_place(settings) == remembered_place(settings)
