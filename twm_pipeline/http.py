@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import orjson
 import requests
@@ -122,7 +124,9 @@ class VendorSession:
     def __post_init__(self) -> None:
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json"})
         self._session.auth = self.auth
-        self._session.trust_env = False  # a netrc entry must not replace the credentials
+        # A company's proxy and certificates come from the environment; neither has any business on loopback.
+        # A netrc entry replaces nothing: the session has credentials of its own.
+        self._session.trust_env = not _is_loopback(self.base_url)
 
     def get(self, path: str, params: Mapping[str, str] | None = None, *, fresh: bool = True) -> Reply:
         """Return the complete answer to ``GET path``.
@@ -252,6 +256,14 @@ class VendorSession:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or words is None:
             return UnansweredError(what, retry_after=_retry_after(response, _date_of(response)))
         return _REFUSALS.get(status, RequestRefusedError)(what)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 _REFUSALS: dict[int, type[TwmError]] = {

@@ -1,6 +1,7 @@
 """Answers of a real server on the loopback, from orderly to hostile, and what the caller learns of them."""
 
 import contextlib
+import dataclasses
 import gzip
 import json
 import logging
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from requests.auth import HTTPBasicAuth
@@ -227,10 +229,27 @@ def test_a_netrc_entry_does_not_replace_the_credentials(vendor, caller, tmp_path
     netrc.write_text("machine 127.0.0.1 login other password other\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
+    caller.session._session.trust_env = True  # as it is for every host that is not this machine
 
     caller.session.get("/")
 
     assert vendor.requests[0][1]["Authorization"] == "Basic czNjcmV0LXQwa2VuOng="
+
+
+@pytest.mark.parametrize(
+    ("url", "proxied"),
+    [
+        ("https://example.teamwork.com", True),
+        ("http://127.0.0.1:8000/teamwork", False),
+        ("http://[::1]:8000", False),
+        ("http://localhost:8000", False),
+    ],
+    ids=["a vendor", "IPv4", "IPv6", "by name"],
+)
+def test_a_proxy_of_the_environment_is_used_but_not_for_loopback(url, proxied, caller):
+    session = dataclasses.replace(caller.session, base_url=url, _session=requests.Session())
+
+    assert session._session.trust_env is proxied
 
 
 FINAL = {
