@@ -31,7 +31,7 @@ class SandboxOptions:
         answers: Switches of `ALL_ANSWERS` that differ from their defaults.
         host: Loopback address to listen on.
         port: Port to listen on; 0 takes a free one.
-        anchor: The instant at which generated content ends; None is now. The
+        anchor: The instant at which generated content ends; None is a minute ago. The
             clock runs from the later of both.
         changes_per_hour: Random changes made while the sandbox runs.
         latency_seconds: Waited before every answer of a vendor.

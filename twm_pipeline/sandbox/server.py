@@ -36,6 +36,7 @@ from twm_pipeline.sandbox.teamwork import Teamwork
 from twm_pipeline.sandbox.teamwork_account import TeamworkAccount
 
 START_SECONDS = 10.0
+QUIET_SECONDS = 60  # Without an anchor, nothing has happened in the last minute.
 
 
 class World:
@@ -51,7 +52,7 @@ class World:
         self.answers = Answers(options.answers)
         self.clock = Clock(anchor)
         self.faults = FaultBook(options.seed)
-        end = self.clock.now() if anchor is None else int(anchor)
+        end = self.clock.now() - QUIET_SECONDS if anchor is None else int(anchor)
         teamwork, missive = build_accounts(options, end=end)
         self.teamwork = Teamwork(teamwork, answers=self.answers, clock=self.clock)
         self.missive = Missive(missive, answers=self.answers, clock=self.clock)

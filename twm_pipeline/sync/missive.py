@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONVERSATIONS_PER_BATCH = 10
+UNSETTLED_SECONDS = 1
+"""A vendor's `Date` and the moment at which it looked are no further apart."""
 EMPTY_READS = 2
 
 
@@ -461,9 +463,18 @@ class MissivePass:
 
 
 def _activities(batch: Iterable[Due]) -> dict[str, datetime]:
-    """Return, per conversation, the last activity at which its messages and comments were read."""
-    moments = {due.id: activity_of(due.row) for due in batch}
-    return {key: datetime.fromtimestamp(value, UTC) for key, value in moments.items() if value is not None}
+    """Return, per conversation, the last activity at which its messages and comments were read.
+
+    One whose activity is of the very second in which it was read is left out: more may arrive in that second
+    without moving it, so the next pass reads the conversation once more.
+    """
+    moments = {due.id: activity for due in batch if (activity := activity_of(due.row)) is not None}
+    dates = {due.id: min(reply.date for reply in (due.reply, *due.listed.values())) for due in batch}
+    return {
+        key: datetime.fromtimestamp(value, UTC)
+        for key, value in moments.items()
+        if abs(dates[key].timestamp() - value) > UNSETTLED_SECONDS
+    }
 
 
 def _left_behind(before: dict[str, str], emails: Iterable[Observed], written: set[Any]) -> set[str]:

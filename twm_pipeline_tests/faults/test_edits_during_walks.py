@@ -1,6 +1,7 @@
 """People go on working while a walk is under way (G2, G5)."""
 
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -84,3 +85,24 @@ def test_what_a_poll_can_see_is_there_after_one_clean_pass(make_world):
     assert [
         line for line in world.differences() if "updated" in line or "missing" in line or "title" in line
     ] == []
+
+
+@pytest.mark.parametrize("second_change", ["mail", "comment"])
+def test_what_arrives_in_the_very_second_that_was_just_read_is_read_by_the_next_pass(
+    make_world, second_change
+):
+    world = make_world(tasks=1, conversations=5)
+    world.sync("missive")
+    key = world.ids("conversation", lambda row: row["visible"] and not (row["guest"] or row["trashed"]))[0]
+    threading.Event().wait(1 - time.time() % 1)  # a second that has just begun
+
+    world.control.receive_mail(key)
+    world.sync("missive")
+    if second_change == "mail":
+        world.control.receive_mail(key)
+    else:
+        world.control.comment(key, "in the same second")
+    for _ in range(2):
+        world.sync("missive")
+
+    world.assert_true("missive")
