@@ -20,7 +20,7 @@ from twm_pipeline.cli.output import FAILED, INTERRUPTED, MISUSED, OK, TERMINATED
 from twm_pipeline.cli.sandbox import remembered_place, sandbox_settings
 from twm_pipeline.errors import ConfigError, RetriableError
 from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOptions
-from twm_pipeline.settings import load_settings
+from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
 
@@ -300,6 +300,18 @@ def test_reparse_of_an_unknown_table_lists_the_known_ones(twm):
     assert "teamwork.tasks" in click.unstyle(answer.err).replace("\n", "")
 
 
+class Asked(list[dict[str, Any]]):
+    """Stands in for the child process: remembers what it was asked and answers with *results*."""
+
+    def __init__(self, *results: dict[str, Any]) -> None:
+        super().__init__()
+        self.results = list(results)
+
+    def __call__(self, _: Settings, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self.extend(requests)
+        return self.results
+
+
 def recorded(**changes: Any) -> dict[str, Any]:
     return {
         "job": "teamwork_sync",
@@ -348,8 +360,8 @@ def test_sync_ends_with_what_its_runs_recorded(twm, box, monkeypatch, results, c
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_sync_asks_for_one_pass_of_each_source(twm, box, monkeypatch, words, jobs):
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(cli_sync, "run_jobs", lambda _, requests: asked.extend(requests) or [])
+    asked = Asked()
+    monkeypatch.setattr(cli_sync, "run_jobs", asked)
 
     twm("sync", *words)
 
@@ -368,7 +380,6 @@ def test_sync_refuses_a_vendor_without_credentials_and_a_date_that_is_none(twm, 
 
 
 def test_reconcile_hands_its_options_down_and_shows_what_is_gone(twm, box, monkeypatch):
-    asked: list[dict[str, Any]] = []
     sweep = {
         "source": "teamwork",
         "dry_run": True,
@@ -376,8 +387,8 @@ def test_reconcile_hands_its_options_down_and_shows_what_is_gone(twm, box, monke
         "problems": [],
         "held_deletions": ["teamwork/tasks: too many"],
     }
-    result = recorded(job="reconcile", sweeps=[sweep])
-    monkeypatch.setattr(cli_upkeep, "run_jobs", lambda _, requests: asked.extend(requests) or [result])
+    asked = Asked(recorded(job="reconcile", sweeps=[sweep]))
+    monkeypatch.setattr(cli_upkeep, "run_jobs", asked)
 
     answer = twm("reconcile", "teamwork", "--dry-run")
 
@@ -424,7 +435,7 @@ def test_the_sandbox_has_nothing_of_the_real_accounts(monkeypatch, tmp_path: Pat
 
     simulated = sandbox_settings(settings, {"port": 4711, "anchor": ""})
 
-    assert simulated.pg_dsn is simulated.dagster_pg_url is simulated.missive_process_after is None
+    assert (simulated.pg_dsn, simulated.dagster_pg_url, simulated.missive_process_after) == (None, None, None)
     assert simulated.teamwork_base_url == "http://127.0.0.1:4711/teamwork"
     assert simulated.teamwork_excluded_projects == ()
     assert simulated.twm_data_dir == tmp_path / "sandbox"

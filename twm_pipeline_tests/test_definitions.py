@@ -80,7 +80,7 @@ def test_one_op_reads_a_vendor_and_can_do_so_in_part(graph):
     for source, streams in STREAMS.items():
         [definition] = [
             item
-            for item in defs.assets
+            for item in defs.assets or []
             if isinstance(item, dg.AssetsDefinition) and item.op.name == f"{source}_window"
         ]
         assert definition.can_subset

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
@@ -34,7 +37,17 @@ class RunFailedError(TwmError):
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the environment of every process of Dagster: these settings, the project's instance."""
-    return {**environment_of(settings), "DAGSTER_HOME": str(PROJECT_DIR), "PYTHONUNBUFFERED": "1"}
+    return {**environment_of(settings), "DAGSTER_HOME": str(_home(settings)), "PYTHONUNBUFFERED": "1"}
+
+
+def _home(settings: Settings) -> Path:
+    """Return a home for Dagster with the project's `dagster.yaml`; it leaves folders of its own in there."""
+    home = settings.twm_data_dir / "dagster" / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    draft = home / f"dagster.yaml.{os.getpid()}"
+    shutil.copyfile(PROJECT_DIR / "dagster.yaml", draft)
+    draft.replace(home / "dagster.yaml")
+    return home
 
 
 def run_jobs(settings: Settings, requests: Sequence[Json]) -> list[Json]:

@@ -25,19 +25,19 @@ class SyncConfig(dg.Config):
     """What to read. Without any of it: what changed since the checkpoint, once."""
 
     since: str | None = Field(
-        None,
+        default=None,
         description="Read again everything that changed since this day, whatever the checkpoint says:"
         " 31.12.2024, 2024-12-31 or an ISO 8601 time",
     )
     until: str | None = Field(
-        None, description="With `since`: only what changed before this day; written alike"
+        default=None, description="With `since`: only what changed before this day; written alike"
     )
     ids: list[str] = Field(
-        [], description="Read exactly these tasks or conversations again, by the vendor's ids"
+        default=[], description="Read exactly these tasks or conversations again, by the vendor's ids"
     )
     full: bool = Field(default=False, description="Read everything again from the beginning")
     window_seconds: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=86_400,
         description="How long to go on listening; 0: one pass. The schedules set SYNC_WINDOW_SECONDS",
@@ -69,7 +69,9 @@ class SyncConfig(dg.Config):
 class ReconcileConfig(dg.Config):
     """How to sweep."""
 
-    sources: list[str] = Field([], description="`teamwork`, `missive`; empty: every vendor that is set up")
+    sources: list[str] = Field(
+        default=[], description="`teamwork`, `missive`; empty: every vendor that is set up"
+    )
     dry_run: bool = Field(default=False, description="Only list and compare; store nothing")
     confirm_deletions: bool = Field(
         default=False,

@@ -8,6 +8,8 @@ on the command line, so no password is visible there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -16,9 +18,12 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import URL, text
 
-from twm_pipeline.db import dagster_url
+from twm_pipeline.db import dagster_url, open_engine
 from twm_pipeline.settings import load_settings
+
+STORAGE_LOCK = 74_770_004
 
 
 class _PlacedBySettings:
@@ -37,7 +42,8 @@ class TwmStorage(_PlacedBySettings, DagsterPostgresStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, _config_value: object) -> Self:
         """Return the storage, its tables made; the embedded server is started if that is where it is."""
         url = dagster_url(load_settings())
-        return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
+        with _one_at_a_time(url):
+            return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
 
 
 class TwmComputeLogManager(_PlacedBySettings, LocalComputeLogManager):
@@ -56,6 +62,21 @@ class TwmArtifactStorage(_PlacedBySettings, LocalArtifactStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, _config_value: object) -> Self:
         """Return the storage; its folders are made on first use."""
         return cls(base_dir=str(_folder()), inst_data=inst_data)
+
+
+@contextmanager
+def _one_at_a_time(url: URL) -> Iterator[None]:
+    """Let one process at once make the tables: `twm up` starts several on a database that may be empty.
+
+    Dagster tries again by itself when another process was faster, but not often enough on a busy machine.
+    """
+    engine = open_engine(url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": STORAGE_LOCK})
+            yield
+    finally:
+        engine.dispose()
 
 
 def _folder() -> Path:

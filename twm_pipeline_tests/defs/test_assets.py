@@ -121,7 +121,7 @@ def test_a_window_logs_what_changes_while_it_is_open_and_its_figures_add_up(depl
     deployment.set(periodic_backfill_interval=0.3, sync_window_seconds=4)
     deployment.run("teamwork_sync")
     stop = threading.Event()
-    created = []
+    created: list[int] = []
 
     def work() -> None:
         while not stop.wait(0.25) and len(created) < 10:
