@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -61,7 +62,7 @@ def _reports(events: list[dg.DagsterEvent]) -> list[dict[str, Any]]:
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
             source, stream = materialization.asset_key.path
-            _add(streams[source, stream], {k: v.value for k, v in materialization.metadata.items()})
+            _add(streams[source, stream], {k: _plain(v) for k, v in materialization.metadata.items()})
     sources: dict[str, dict[str, Any]] = {}
     for (source, stream), figures in sorted(streams.items()):
         # Each stream's requests are those of the whole source in its own intervals: their sums agree.
@@ -69,6 +70,13 @@ def _reports(events: list[dg.DagsterEvent]) -> list[dict[str, Any]]:
         report = sources.setdefault(source, {"source": source, **shared, "streams": {}})
         report["streams"][stream] = figures
     return list(sources.values())
+
+
+def _plain(value: dg.MetadataValue[Any]) -> Any:  # noqa: ANN401 - whatever the metadata hold
+    """Return a value for JSON; instants in ISO 8601."""
+    if isinstance(value, dg.TimestampMetadataValue):
+        return datetime.fromtimestamp(value.value, UTC).isoformat()
+    return value.value
 
 
 def _add(figures: dict[str, Any], metadata: dict[str, Any]) -> None:
