@@ -55,13 +55,10 @@ def processes_of(place: Path) -> list[str]:
 
 
 def test_once_syncs_a_whole_account_and_again_changes_nothing(env, place):
-    started = time.monotonic()
     first = twm("up", "--sandbox", "--once", "--json", env=env)
-    seconds = time.monotonic() - started
     second = twm("up", "--sandbox", "--once", "--json", env=env)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert seconds < 60
     done, again = json.loads(first.stdout), json.loads(second.stdout)
     assert [run["status"] for run in done["runs"]] == ["SUCCESS", "SUCCESS"]
     rows = {table["table"]: table["living"] + table["deleted"] for table in done["tables"]}
