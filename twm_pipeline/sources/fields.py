@@ -21,6 +21,14 @@ def plain(row: Json, key: str) -> str | int | None:
     return value if value is None or isinstance(value, (str, int)) else repr(value)
 
 
+def plain_id(row: Json) -> str | int | None:
+    """Return the id for comparing rows: as a number, also where it is written as a text."""
+    try:
+        return to_id(row.get("id"), "id")
+    except RecordError:
+        return plain(row, "id")
+
+
 def read_text(row: Json, key: str) -> str | None:
     """Return a string; a number becomes its text (v1 and v3 of Teamwork disagree on ids and names)."""
     value = row.get(key)

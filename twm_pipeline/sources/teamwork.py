@@ -29,6 +29,7 @@ from twm_pipeline.records import (
 )
 from twm_pipeline.sources.fields import (
     plain,
+    plain_id,
     read_bool,
     read_calendar_date,
     read_id,
@@ -160,7 +161,7 @@ class TeamworkSource:
         extra = {"ids": ",".join(map(str, ids)), **(_DELETED if deleted else {})}
         page = self.fetch_tasks(page_size=max(len(ids), 2), extra=extra, fresh=fresh)
         wanted = set(ids)
-        if any(plain(row, "id") not in wanted for row in page.rows):
+        if any(plain_id(row) not in wanted for row in page.rows):
             msg = "Teamwork GET tasks.json?ids=…: the answer holds other tasks than were asked for"
             raise PagingError(msg)
         return page
@@ -173,7 +174,7 @@ class TeamworkSource:
         """
         reply = self.session.get(f"{API}/tasks/{task_id}.json", {"include": _INCLUDE})
         row = reply.data.get("task") if isinstance(reply.data, dict) else None
-        if not isinstance(row, dict) or plain(row, "id") != task_id:
+        if not isinstance(row, dict) or plain_id(row) != task_id:
             msg = f"Teamwork GET tasks/{task_id}.json: the answer is not this task"
             raise PagingError(msg)
         return Page(rows=[row], included=_included(reply.data), has_more=False, reply=reply)
@@ -187,7 +188,7 @@ class TeamworkSource:
         reply = self.session.get(f"{API}/{stream}/{object_id}.json")
         data = reply.data if isinstance(reply.data, dict) else {}
         found = (value for value in data.values() if isinstance(value, dict))
-        row = next((value for value in found if plain(value, "id") == object_id), None)
+        row = next((value for value in found if plain_id(value) == object_id), None)
         if row is None:
             msg = f"Teamwork GET {stream}/{object_id}.json: the answer is not this row"
             raise PagingError(msg)

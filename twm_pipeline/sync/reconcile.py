@@ -14,6 +14,7 @@ from sqlalchemy import text
 from twm_pipeline.mirror.checkpoints import forget_unidentified
 from twm_pipeline.mirror.sweeps import SeenRows, seen_rows
 from twm_pipeline.mirror.tables import CONVERSATIONS, DIRECTORIES, TASKS
+from twm_pipeline.sources.fields import plain_id
 from twm_pipeline.sources.missive import MAILBOXES, Mailbox, activity_of
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.missive import MissivePass
@@ -74,7 +75,7 @@ def _list_tasks(sweep: TeamworkPass, seen: SeenRows, options: ReconcileOptions) 
         before = before or step.pages[0].reply.seq
         for page in step.pages:
             sweep.work.note_reply(page.reply)
-            seen.add({row["id"] for row in page.rows if isinstance(row.get("id"), int)})
+            seen.add({item for row in page.rows if isinstance(item := plain_id(row), int)})
         if not options.dry_run:
             sweep.store_tasks(step.pages)
         sweep.work.progress("tasks", phase="reconcile", done=seen.count)

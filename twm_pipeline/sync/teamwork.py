@@ -189,7 +189,8 @@ class TeamworkPass:
             return
         after, until = from_iso(history["after"]), from_iso(history["until"])
         done = 0
-        for step in walk_up(self.fetcher(fresh=False), start=after - ONE_SECOND if after else None):
+        start = after - ONE_SECOND if after else None
+        for step in walk_up(self.fetcher(fresh=False), start=start, until=until):
             finished = not step.pages[-1].has_more or bool(step.newest and until and step.newest > until)
             rest = None if finished else {"after": to_iso(step.newest), "until": to_iso(until)}
             checkpoint = replace(checkpoint, last_cursor={**checkpoint.last_cursor, "history": rest})

@@ -13,7 +13,7 @@ from twm_pipeline.mirror.tombstones import (
     tombstone,
     without_inaccessible,
 )
-from twm_pipeline.sources.fields import plain
+from twm_pipeline.sources.fields import plain_id
 from twm_pipeline.sources.teamwork import IDS_PER_CALL, Page, TeamworkSource
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class AbsentRows:
                     break
                 page = self.api.fetch_tasks_by_id(chunk, deleted=deleted)
                 self.store_tasks([page])
-                found = {plain(row, "id") for row in page.rows}
+                found = {plain_id(row) for row in page.rows}
                 chunk = [item for item in chunk if item not in found]
             rest += chunk
         return rest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 
 ONE_SECOND = timedelta(seconds=1)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 MAX_READS_OF_A_BLOCK = 8
 MAX_PAGES_OF_A_BLOCK = 2000
 ASKS = 3
@@ -41,17 +42,22 @@ class UpStep:
 
 
 def walk_up(
-    fetch: Callable[[datetime | None, int], teamwork.Page], *, start: datetime | None
+    fetch: Callable[[datetime | None, int], teamwork.Page],
+    *,
+    start: datetime | None,
+    until: datetime | None = None,
 ) -> Iterator[UpStep]:
     """Yield the rows of a list ordered by `updatedAt`, from *start* to the end.
 
     Page numbers shift whenever a row is touched, so each page is page 1 of a query that starts one second
     before the newest row read. Only where a page does not raise that newest row (many rows of one second) are
-    further page numbers read, and believed when two reads agree (DESIGN D3).
+    further page numbers read, and believed when two reads agree (DESIGN D3). An end is asked for again where
+    a row is missing that must be there: the newest read, or one of *until*.
 
     Args:
         fetch: Returns page *n* of the rows updated after an instant.
         start: Where to begin; None: at the oldest row.
+        until: The update of a row known to be in the list unless it moved away; None: none is known.
 
     Raises:
         PagingError: If the list contradicts itself again and again.
@@ -60,7 +66,8 @@ def walk_up(
     after = start
     seen: set[tuple[Any, Any]] = set()
     while True:
-        pages = [_fetch_up(fetch, after, 1)]
+        known = max(filter(None, (until, newest if seen else None)), default=None)
+        pages = [_fetch_up_to(fetch, after, known)]
         raised = _newest_of(pages[0], newest)
         if raised == newest and pages[0].has_more:
             pages, raised = _read_block(fetch, after, newest)
@@ -71,6 +78,19 @@ def walk_up(
         seen = _keys_of(pages)
         newest = raised
         after = newest - ONE_SECOND if newest is not None else None
+
+
+def _fetch_up_to(
+    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, known: datetime | None
+) -> teamwork.Page:
+    """Return page 1; as the last one it is asked for again unless it reaches the row *known* to be there."""
+    page = _fetch_up(fetch, after, 1)
+    for _ in range(ASKS - 1):
+        if page.has_more or known is None or max(_honest_updates(page), default=EARLIEST) >= known:
+            break
+        again = _fetch_up(fetch, after, 1)
+        page = max(page, again, key=lambda answer: (answer.has_more, len(answer.rows)))
+    return page
 
 
 def _fetch_up(

@@ -377,6 +377,15 @@ def test_tasks_by_id_must_be_among_those_asked_for():
         teamwork.fetch_tasks_by_id([1, 2])
 
 
+def test_ids_written_as_text_are_the_ones_asked_for():
+    row = {"id": "1"}
+    teamwork, _ = source({**listing(has_more=False), "tasks": [row]}, {"task": row}, {"project": row})
+
+    assert teamwork.fetch_tasks_by_id([1]).rows == [row]
+    assert teamwork.fetch_task(1).rows == [row]
+    assert teamwork.fetch_one("projects", 1)[0] == row
+
+
 @pytest.mark.parametrize("answer", [{"task": {"id": 2}}, {"task": None}, {}, [], None], ids=str)
 def test_another_task_than_asked_for_is_refused(answer):
     teamwork, _ = source(answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -155,6 +155,38 @@ def test_one_repeated_page_in_the_middle_loses_no_row():
         return page
 
     assert {row_id for row_id, _ in rows_of(walk_up(fetch, start=None))} == set(range(30))
+
+
+@pytest.mark.parametrize("left", [0, 2], ids=["empty", "cut short"])
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_one_end_by_error_is_not_the_end_of_history(wrong, left):
+    vendor = TeamworkList({n: n for n in range(30)}, page_size=5)
+
+    def fetch(after, number):
+        page = vendor.fetch(after, number)
+        return replace(page, rows=page.rows[:left], has_more=False) if vendor.requests == wrong else page
+
+    found = rows_of(walk_up(fetch, start=None, until=at(29)))
+
+    assert {row_id for row_id, _ in found} == set(range(30))
+
+
+def test_one_empty_page_by_error_in_the_middle_is_not_the_end():
+    vendor = TeamworkList({n: n for n in range(30)}, page_size=5)
+
+    def fetch(after, number):
+        page = vendor.fetch(after, number)
+        return replace(page, rows=[], has_more=False) if vendor.requests == 3 else page
+
+    assert {row_id for row_id, _ in rows_of(walk_up(fetch, start=None))} == set(range(30))
+
+
+def test_history_ends_although_its_last_row_moved_away():
+    vendor = TeamworkList({n: n for n in range(30)}, page_size=5)
+
+    found = rows_of(walk_up(vendor.fetch, start=None, until=at(40)))
+
+    assert {row_id for row_id, _ in found} == set(range(30))
 
 
 @pytest.mark.parametrize("repeated", [2, 3, 4, 5])
