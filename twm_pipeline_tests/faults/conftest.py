@@ -17,7 +17,7 @@ from twm_pipeline.sandbox import Sandbox, SandboxOptions
 from twm_pipeline_tests.faults.world import World, settings_for
 
 READ_SECONDS = 0.5
-SMALL = {"tasks": 90, "conversations": 30}
+SMALL = {"tasks": 70, "conversations": 20}
 
 
 @pytest.fixture(autouse=True)

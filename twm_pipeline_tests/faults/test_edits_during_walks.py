@@ -39,7 +39,7 @@ def busy_people(world, *, changes=2):
 
 @pytest.mark.parametrize("source", ["teamwork", "missive"])
 def test_edits_during_an_import_and_a_reconcile(make_world, source):
-    world = make_world(tasks=600, conversations=60, answers={"teamwork.max_page_size": 50})
+    world = make_world(tasks=400, conversations=40, answers={"teamwork.max_page_size": 50})
 
     with busy_people(world):
         world.insist(source)
@@ -63,7 +63,7 @@ def test_a_block_of_one_second_that_changes_while_it_is_read(make_world):
 
 def test_what_a_poll_can_see_is_there_after_one_clean_pass(make_world):
     """No reconcile: only edits that move the version a poll goes by."""
-    world = make_world(tasks=300, conversations=60)
+    world = make_world(tasks=300, conversations=30)
     over = threading.Event()
 
     def work():

@@ -41,8 +41,8 @@ def assert_nothing_is_missing_below_the_checkpoints(world):
 
 def test_a_process_killed_ten_times_during_the_import_leaves_no_trace(make_world):
     world = make_world(
-        tasks=1200,
-        conversations=150,
+        tasks=800,
+        conversations=80,
         budgets=SCALE,
         answers={"teamwork.max_page_size": 50},
         overrides={"budget_time_scale": SCALE},

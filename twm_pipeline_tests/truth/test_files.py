@@ -24,7 +24,7 @@ from twm_pipeline_tests.truth.compare_files import compare
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = Path(os.environ.get("TWM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 FILES = ("tasks.jsonl.gz", "emails.jsonl.gz")
-SLICE = 20
+SLICE = 40
 SCALE = 120
 KILLS = 10
 EDITS = 60
