@@ -26,14 +26,15 @@ from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.missive import parse_message
 from twm_pipeline.sources.teamwork import parse_task
 from twm_pipeline.sync.engine import open_pass
+from twm_pipeline.sync.teamwork import HISTORY_ROWS_PER_COMMIT
 
 T = TypeVar("T")
 Parse = Callable[[bytes], Record]
 
 ROWS = 100_000
 ROUNDS = 3
-ROWS_PER_COMMIT = 250
-"""What a pass commits at once: a page of tasks, about the messages of ten conversations."""
+ROWS_PER_COMMIT = {"tasks": HISTORY_ROWS_PER_COMMIT, "emails": 250}
+"""What an import commits at once: some pages of tasks' history, about the messages of ten conversations."""
 CHANGED_EVERY = 100
 WARM_UP = 500
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -77,7 +78,8 @@ def run(*, scale: float = 1.0, rounds: int = ROUNDS) -> Report:
         title=f"Upsert: {rows:,} rows, rows per second (medians; in brackets seconds)",
         columns=("", *PHASES, "product of this, new and unchanged"),
         notes=[
-            f"product: a pass's own path, {ROWS_PER_COMMIT} rows a commit.",
+            "product: an import's own path; rows a commit: "
+            + ", ".join(f"{stream} {rows}" for stream, rows in ROWS_PER_COMMIT.items()),
             f"Medians of {rounds} rounds, all in turns.",
             "COPY: the same rows in one transaction into a table of the same columns without any index.",
         ],
@@ -172,7 +174,7 @@ def store(engine: Engine, table: Table, records: Sequence[Record]) -> Counts:
     with engine.connect() as connection:
         seq = int(connection.execute(text("SELECT nextval('twm.observed_seq')")).scalar_one())
     with open_pass(engine, settings, table.source) as work:
-        for batch in batched(records, ROWS_PER_COMMIT):
+        for batch in batched(records, ROWS_PER_COMMIT[table.stream]):
             observed = [Observed(record=record, seq=seq) for record in batch]
             with work.commit() as connection:
                 total.add(work.store(connection, table, observed))

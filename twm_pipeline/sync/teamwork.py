@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBE_ROWS = 50
+HISTORY_ROWS_PER_COMMIT = 1000
+"""Of history several pages are one commit: it is read once, and a commit costs more than its rows."""
 MISSING_RESOURCES = (AccessError, NotFoundError, RequestRefusedError)
 """What a plan or a role leaves out: one stream is skipped and said, the others go on."""
 
@@ -189,16 +191,25 @@ class TeamworkPass:
             return
         after, until = from_iso(history["after"]), from_iso(history["until"])
         done = 0
+        unstored: list[Page] = []
         start = after - ONE_SECOND if after else None
-        for step in walk_up(self.fetcher(fresh=False), start=start, until=until):
-            finished = not step.pages[-1].has_more or bool(step.newest and until and step.newest > until)
-            rest = None if finished else {"after": to_iso(step.newest), "until": to_iso(until)}
-            checkpoint = replace(checkpoint, last_cursor={**checkpoint.last_cursor, "history": rest})
-            done += sum(len(page.rows) for page in step.pages)
-            self.store_tasks(step.pages, checkpoint=checkpoint)
-            self.work.progress("tasks", phase="history", done=done)
-            if finished or self.work.slice_is_over():
-                break
+        try:
+            for step in walk_up(self.fetcher(fresh=False), start=start, until=until):
+                finished = not step.pages[-1].has_more or bool(step.newest and until and step.newest > until)
+                rest = None if finished else {"after": to_iso(step.newest), "until": to_iso(until)}
+                checkpoint = replace(checkpoint, last_cursor={**checkpoint.last_cursor, "history": rest})
+                unstored += step.pages
+                over = finished or self.work.slice_is_over()
+                if over or sum(len(page.rows) for page in unstored) >= HISTORY_ROWS_PER_COMMIT:
+                    pages, unstored = unstored, []
+                    self.store_tasks(pages, checkpoint=checkpoint)
+                    done += sum(len(page.rows) for page in pages)
+                    self.work.progress("tasks", phase="history", done=done)
+                if over:
+                    break
+        finally:
+            if unstored:  # what has been read when the walk fails is not read twice
+                self.store_tasks(unstored, checkpoint=checkpoint)
         self.work.report.of("tasks").checkpoint_after = _complete_below(checkpoint)
 
     def _reread_tasks(self) -> None:
