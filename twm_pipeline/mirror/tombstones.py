@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from twm_pipeline.mirror.tables import TASKLISTS, TASKS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -90,15 +92,14 @@ def without_inaccessible(connection: Connection, table: Table, ids: Sequence[Any
     return [row.id for row in rows]
 
 
-def projects_of(connection: Connection, task_ids: Sequence[int]) -> dict[int, int | None]:
-    """Return the project of each known task, None where its list is not known."""
-    rows = connection.execute(
-        text(
-            "SELECT t.id, l.project_id FROM teamwork.tasks t"
-            " LEFT JOIN teamwork.tasklists l ON l.id = t.tasklist_id WHERE t.id = ANY(:ids)"
-        ),
-        {"ids": list(task_ids)},
-    )
+def projects_of(connection: Connection, table: Table, ids: Sequence[int]) -> dict[int, int | None]:
+    """Return the project of each known task or task list, None where it is not known."""
+    query = {
+        TASKS: "SELECT t.id, l.project_id FROM teamwork.tasks t"
+        " LEFT JOIN teamwork.tasklists l ON l.id = t.tasklist_id WHERE t.id = ANY(:ids)",
+        TASKLISTS: "SELECT id, project_id FROM teamwork.tasklists WHERE id = ANY(:ids)",
+    }[table]
+    rows = connection.execute(text(query), {"ids": list(ids)})
     return {row.id: row.project_id for row in rows}
 
 

@@ -16,7 +16,9 @@ from twm_pipeline.mirror.checkpoints import (
     due_set_aside,
     from_iso,
     load_checkpoint,
+    resolve_set_aside,
     save_checkpoint,
+    set_aside,
     to_iso,
     waiting_set_aside,
 )
@@ -299,6 +301,7 @@ class MissivePass:
             if not self.scope.shows_everything and counts.written_ids:
                 apply_scope(connection, "missive", self.scope, ids=counts.written_ids)
             self.work.store(connection, COMMENTS, comments, comment_problems)
+            self._note_denied(connection, batch)
             if self.whole:
                 store.note_children_read(connection, _activities(batch))
         self.refresh([item for item in suspects if item not in {due.id for due in batch}])
@@ -326,13 +329,20 @@ class MissivePass:
                 seq = self.work.session.last_seq
                 mark_missing(connection, CONVERSATIONS, [due.id], seq=seq, at=due.reply.date)
             return False
-        except AccessError as error:
-            self.work.report.problems.append(f"conversation {due.id}: {error}")
         except RECORD_FAULTS as error:
             problem = SetAside(stream="conversations", object_id=due.id, reason=str(error))
             self.children.set_aside_if_alone(problem, error)
             return False
         return True
+
+    def _note_denied(self, connection: Connection, batch: Sequence[Due]) -> None:
+        """Set lists aside that may not be read, and forget those that could be read now."""
+        denied = {(problem.stream, problem.object_id): problem for due in batch for problem in due.denied}
+        for stream in filter(self.options.wants, ("emails", "comments")):
+            readable = [due.id for due in batch if (stream, due.id) not in denied]
+            resolve_set_aside(connection, "missive", stream, readable)
+        for problem in denied.values():
+            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
 
     def _mark_absent(self, connection: Connection, due: Due) -> None:
         """Note messages and comments that a list read to its end no longer holds."""

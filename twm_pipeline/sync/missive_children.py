@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from twm_pipeline.errors import AccessError
 from twm_pipeline.mirror import conversations as store
 from twm_pipeline.mirror.checkpoints import SetAside, set_aside
 from twm_pipeline.mirror.tables import COMMENTS
@@ -45,6 +47,7 @@ class Due:
         known_messages: Stored ones with the digest of their row in the list (`ChildReader.look_up`).
         known_comments: Stored ones.
         listed: The answer that began each list: what it does not hold was gone by then.
+        denied: Lists that may not be read (403), by the stream of their rows.
     """
 
     row: Json
@@ -58,6 +61,7 @@ class Due:
     absent_messages: list[str] = field(default_factory=list)
     absent_comments: list[str] = field(default_factory=list)
     listed: dict[Children, Reply] = field(default_factory=dict)
+    denied: list[SetAside] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -93,12 +97,13 @@ class ChildReader:
 
         Raises:
             NotFoundError: If the conversation is gone, or its owner is only a guest of it.
-            AccessError: If its lists may not be read.
         """
         if self.options.wants("emails"):
-            self._read_messages(due, due.known_messages, fresh=fresh)
+            with _noting_denial(due, "emails"):
+                self._read_messages(due, due.known_messages, fresh=fresh)
         if self.options.wants("comments"):
-            self._read_comments(due, due.known_comments, fresh=fresh)
+            with _noting_denial(due, "comments"):
+                self._read_comments(due, due.known_comments, fresh=fresh)
 
     def set_aside_if_alone(self, problem: SetAside, error: Exception) -> None:
         """Set one object aside when the vendor answers everything else; else this is an outage: raise."""
@@ -246,3 +251,14 @@ class ChildReader:
                 parent = {"conversation": {"id": due.id}}
                 problems += [replace(item, raw={**row, **parent}) for item in refused]
         return comments, problems
+
+
+@contextmanager
+def _noting_denial(due: Due, stream: str) -> Iterator[None]:
+    """Note a list that may not be read as one to be tried again; the other list goes on (DESIGN D6)."""
+    try:
+        yield
+    except AccessError as error:
+        if "users" in due.row:  # a guest sees the conversation, not what is in it
+            parent = {"conversation": {"id": due.id}}
+            due.denied.append(SetAside(stream=stream, object_id=due.id, reason=str(error), raw=parent))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.errors import AccessError, NotFoundError
-from twm_pipeline.mirror.tables import TASKS
+from twm_pipeline.mirror.tables import TASKLISTS, TASKS
 from twm_pipeline.mirror.tombstones import (
     mark_inaccessible,
     mark_missing,
@@ -137,10 +137,10 @@ class AbsentRows:
 
     def _split_by_parent(self, table: Table, ids: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return ids whose project can be read, and the others: theirs is no deletion but a lost access."""
-        if table is not TASKS or not ids:
+        if table not in (TASKS, TASKLISTS) or not ids:
             return list(ids), []
         with self.work.read() as connection:
-            projects = projects_of(connection, ids)
+            projects = projects_of(connection, table, ids)
         readable = {project: self._can_read_project(project) for project in set(projects.values())}
         shown = [item for item in ids if readable.get(projects.get(item))]
         return shown, [item for item in ids if item not in set(shown)]

@@ -6,8 +6,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from twm_pipeline.errors import AccountChangedError, AuthenticationError
+from twm_pipeline.errors import AccessError, AccountChangedError, AuthenticationError
+from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sync.plan import Frontier
+from twm_pipeline.sync.reconcile import ReconcileOptions
+from twm_pipeline.sync.window import run_reconcile
 
 CHECKPOINTS = """
     SELECT source, stream, feed, last_event_time, last_cursor FROM twm.checkpoints
@@ -218,6 +221,48 @@ def test_a_deleted_and_a_restored_task_are_seen_by_the_next_pass(account):
     account.sync("teamwork")
 
     assert not account.scalar("SELECT deleted FROM teamwork.tasks WHERE id = :id", id=task)
+
+
+def test_a_list_that_may_not_be_read_is_set_aside_and_read_once_it_may(account, monkeypatch):
+    def refuse(self, conversation_id, kind, **rest):
+        if kind == "comments":
+            msg = "Missive GET /conversations/…/comments: 403"
+            raise AccessError(msg)
+        return allowed(self, conversation_id, kind, **rest)
+
+    allowed = MissiveSource.fetch_children
+    with monkeypatch.context() as patch:
+        patch.setattr(MissiveSource, "fetch_children", refuse)
+        account.sync("missive")
+    waiting = account.scalar("SELECT count(*) FROM twm.set_aside WHERE stream = 'comments'")
+    read = [account.scalar(f"SELECT count(*) FROM missive.{table}") for table in ("emails", "comments")]
+    with account.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE twm.set_aside SET next_attempt_at = now()")
+    account.sync("missive")
+
+    assert waiting > 0
+    assert read[0] > 0
+    assert read[1] == 0
+    assert account.scalar("SELECT count(*) FROM missive.comments") > 0
+    assert account.scalar("SELECT count(*) FROM twm.set_aside") == 0
+
+
+def test_task_lists_of_a_project_that_cannot_be_read_any_more_are_inaccessible_and_not_deleted(account):
+    account.sync("teamwork")
+    project, lists = account.query(
+        "SELECT project_id, count(*) FROM teamwork.tasklists WHERE NOT deleted"
+        " GROUP BY 1 ORDER BY 2 DESC LIMIT 1"
+    )[0]
+    account.control.set_project_access(project, accessible=False)
+
+    for _ in range(2):
+        run_reconcile(account.engine, account.settings, "teamwork", options=ReconcileOptions())
+        account.control.advance(601)
+
+    rows = account.query(
+        "SELECT deleted, inaccessible FROM teamwork.tasklists WHERE project_id = :id", id=project
+    )
+    assert rows == [(False, True)] * lists
 
 
 def test_a_record_that_cannot_be_used_is_set_aside_and_stored_once_it_can(account):
