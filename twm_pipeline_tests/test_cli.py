@@ -183,6 +183,18 @@ def test_status_shows_rows_checkpoints_budgets_and_what_is_set_aside(twm, box, e
     assert "complete 0 s ago" in shown or "complete 1 s ago" in shown
 
 
+def test_status_shows_how_to_connect_without_the_password(twm, database):
+    answer, shown = twm("status"), twm("status", "--json").json["database"]
+
+    assert f"-p {database.port} -U {database.username} -d {database.database}" in answer.out
+    assert (shown["port"], shown["database"], shown["password_in"]) == (
+        database.port,
+        database.database,
+        "PG_DSN",
+    )
+    assert database.password not in answer.out
+
+
 def test_status_tells_of_the_last_error(twm, box, engine):
     read_everything(engine)
     with engine.begin() as connection:

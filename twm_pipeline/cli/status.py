@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from sqlalchemy import URL
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.output import print_table, say, span
 from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
+from twm_pipeline.db import embedded_server
 from twm_pipeline.mirror.status import read_status
 from twm_pipeline.records import SOURCES, Json
 from twm_pipeline.settings import Settings, load_settings
@@ -37,15 +39,17 @@ def status(
 ) -> None:
     """Show the state of the mirror."""
     settings = settings_for(sandbox=sandbox)
-    sources = collect(settings)
+    found = collect(settings)
     if as_json:
-        output.print_json({"sources": sources})
+        output.print_json(found)
         return
+    sources = found["sources"]
     if not any(source["configured"] for source in sources):
         say("Nothing is configured; `twm doctor` says what to set, `twm up --sandbox` shows a demonstration.")
     for source in sources:
         if source["configured"] or source["account"]:
             _show(source)
+    _show_database(found["database"])
 
 
 def settings_for(*, sandbox: bool) -> Settings:
@@ -58,11 +62,11 @@ def settings_for(*, sandbox: bool) -> Settings:
     return sandbox_settings(settings, remembered_place(settings))
 
 
-def collect(settings: Settings) -> list[Json]:
-    """Return the state of each source."""
+def collect(settings: Settings) -> Json:
+    """Return the state of each source, and how to connect to the mirror."""
     configured = configured_sources(settings)
     with opened_mirror(settings) as engine, engine.connect() as connection:
-        return [
+        sources = [
             {
                 **read_status(connection, source),
                 "configured": source in configured,
@@ -70,6 +74,32 @@ def collect(settings: Settings) -> list[Json]:
             }
             for source in SOURCES
         ]
+        return {"sources": sources, "database": _database(settings, engine.url)}
+
+
+def _database(settings: Settings, url: URL) -> Json:
+    """Return how to connect to the mirror; of the password only where it is."""
+    embedded = settings.pg_dsn is None
+    return {
+        "host": url.host,
+        "port": url.port,
+        "database": url.database,
+        "user": url.username,
+        "password_in": str(embedded_server(settings).folder / "password") if embedded else "PG_DSN",
+        "embedded": embedded,
+    }
+
+
+def _show_database(database: Json) -> None:
+    options = {
+        "-h": database["host"],
+        "-p": database["port"],
+        "-U": database["user"],
+        "-d": database["database"],
+    }
+    words = " ".join(f"{name} {value}" for name, value in options.items() if value)
+    while_up = "; the server runs while `twm up` does" if database["embedded"] else ""
+    say(f"DATABASE  psql {words} · password in {database['password_in']}{while_up}")
 
 
 def _show(source: Json) -> None:
