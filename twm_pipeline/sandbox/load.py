@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +211,10 @@ class MissiveLoader:
         add_directories(self.account)
         for line, row in read_lines(path):
             self._message(line, row)
-        for (line, comments), conversation in zip(self._commented, self._threads.values(), strict=False):
-            conversation.notes = [self._note(line, number, row) for number, row in enumerate(comments)]
+        for (line, comments), conversation in zip(
+            self._commented, cycle(self._threads.values()), strict=False
+        ):
+            conversation.notes += [self._note(line, number, row) for number, row in enumerate(comments)]
         for conversation in self._threads.values():
             times = [mail.created_at for mail in conversation.messages]
             conversation.created_at, conversation.last_activity_at = min(times), max(times)
