@@ -369,6 +369,13 @@ class MissivePass:
                     seq = self.work.session.last_seq
                     mark_missing(connection, CONVERSATIONS, [conversation_id], seq=seq, at=at)
                 continue
+            except AccessError as error:  # no evidence of a deletion
+                problem = SetAside(stream="conversations", object_id=conversation_id, reason=str(error))
+                with self.work.commit() as connection:
+                    self.work.report.of("conversations").set_aside += set_aside(
+                        connection, "missive", [problem]
+                    )
+                continue
             merged = row.get("id") != conversation_id
             if merged:
                 with self.work.commit() as connection:

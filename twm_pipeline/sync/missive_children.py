@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from twm_pipeline.http import Reply
     from twm_pipeline.mirror.upserts import Observed
 
+BODY_FAULTS = (*RECORD_FAULTS, AccessError)
+"""One message that may not be read (403) spoils the call for all that were asked for with it."""
 EMPTY_READS = 2
 """How often an empty list is asked for again where rows are known to be."""
 SHORT_READS = 2
@@ -220,7 +222,7 @@ class ChildReader:
             chunk = ids[start : start + IDS_PER_CALL]
             try:
                 yield from list(self.api.fetch_messages(chunk, fresh=fresh))
-            except RECORD_FAULTS:
+            except BODY_FAULTS:
                 for message_id in chunk:
                     yield from self._fetch_one_body(message_id, parents[message_id], fresh=fresh)
 
@@ -229,7 +231,7 @@ class ChildReader:
     ) -> list[tuple[Json, Reply]]:
         try:
             return list(self.api.fetch_messages([message_id], fresh=fresh))
-        except RECORD_FAULTS as error:
+        except BODY_FAULTS as error:
             parent = {"conversation": {"id": conversation_id}}
             problem = SetAside(stream="emails", object_id=message_id, reason=str(error), raw=parent)
             self.set_aside_if_alone(problem, error)

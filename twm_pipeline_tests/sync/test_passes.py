@@ -247,6 +247,43 @@ def test_a_list_that_may_not_be_read_is_set_aside_and_read_once_it_may(account, 
     assert account.scalar("SELECT count(*) FROM twm.set_aside") == 0
 
 
+def test_one_message_that_may_not_be_read_does_not_hold_up_the_others(account, monkeypatch):
+    forbidden: list[str] = []
+
+    def refuse(self, ids, **rest):
+        forbidden.extend(ids[:1] if not forbidden else [])
+        if forbidden[0] in ids:
+            msg = "Missive GET /messages/…: 403"
+            raise AccessError(msg)
+        return allowed(self, ids, **rest)
+
+    allowed = MissiveSource.fetch_messages
+    monkeypatch.setattr(MissiveSource, "fetch_messages", refuse)
+
+    report = account.sync("missive")
+
+    assert report.complete
+    assert account.scalar("SELECT array_agg(object_id) FROM twm.set_aside") == forbidden
+    assert account.scalar("SELECT count(*) FROM missive.emails") > 0
+
+
+def test_a_conversation_that_may_not_be_read_again_is_set_aside_and_not_deleted(account, monkeypatch):
+    def refuse(self, conversation_id, **rest):
+        msg = "Missive GET /conversations/…: 403"
+        raise AccessError(msg)
+
+    account.sync("missive")
+    conversation = account.scalar("SELECT id FROM missive.conversations WHERE NOT deleted LIMIT 1")
+    monkeypatch.setattr(MissiveSource, "fetch_conversation", refuse)
+
+    account.sync("missive", ids=(conversation,))
+
+    assert account.scalar("SELECT object_id FROM twm.set_aside") == conversation
+    assert account.query(
+        "SELECT deleted, missing_since FROM missive.conversations WHERE id = :id", id=conversation
+    ) == [(False, None)]
+
+
 def test_task_lists_of_a_project_that_cannot_be_read_any_more_are_inaccessible_and_not_deleted(account):
     account.sync("teamwork")
     project, lists = account.query(
