@@ -452,6 +452,11 @@ def ensure_account(work: Pass, *, identify: Callable[[], tuple[str, str | None, 
         return known
     name, owner_id, reply = identify()
     work.note_reply(reply)
+    if known is not None and known.account == name and known.owner_id not in (None, owner_id):
+        work.report.problems.append(
+            f"the credentials now belong to person {owner_id} of the same account (before: {known.owner_id});"
+            " what only the other one may see stays as it was and will turn inaccessible"
+        )
     account = Account(
         account=name,
         owner_id=owner_id,

@@ -199,6 +199,17 @@ def test_other_credentials_of_the_same_account_are_taken_over_and_another_site_i
         moved.sync("teamwork")
 
 
+def test_the_key_of_another_person_of_the_same_site_is_taken_and_said(account):
+    account.sync("teamwork")
+    with account.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE twm.sources SET owner_id = '1', credentials_digest = ''")
+
+    report = account.sync("teamwork")
+
+    assert ["(before: 1)" in problem for problem in report.problems] == [True]
+    assert account.sync("teamwork").problems == []
+
+
 def test_a_wrong_key_stops_the_source_and_says_what_to_check(account):
     from pydantic import SecretStr  # noqa: PLC0415
 
