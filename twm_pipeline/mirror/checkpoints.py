@@ -164,7 +164,8 @@ def save_account(connection: Connection, source: Source, account: Account) -> No
 
 
 def note_outcome(connection: Connection, source: Source, *, error: str | None) -> None:
-    """Remember how the last pass of *source* ended, for status and doctor."""
+    """Remember how the last pass of *source* ended, and that nothing is under way any more."""
+    connection.execute(text("DELETE FROM twm.progress WHERE source = :source"), {"source": source})
     change = (
         "last_success_at = now(), last_error = NULL, last_error_at = NULL"
         if error is None

@@ -57,6 +57,12 @@ def test_tasks_cost_no_more_than_four_requests_a_thousand_and_a_constant(open_ac
     assert len(task_pages) <= living / 250 + 5
 
 
+def test_progress_is_shown_only_while_a_pass_runs(account):
+    account.sync("teamwork")
+
+    assert account.scalar("SELECT count(*) FROM twm.progress") == 0
+
+
 def test_the_head_follows_fresh_changes_before_the_history_is_read(account):
     account.sync("teamwork", history=False)
     assert account.scalar("SELECT last_cursor -> 'history' IS NOT NULL FROM twm.checkpoints"
