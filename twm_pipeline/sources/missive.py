@@ -41,7 +41,6 @@ IDS_PER_CALL = 10
 CONCURRENCY = 5
 LONG_WINDOW_SECONDS = 900
 _OFFSET_PAGE = 200
-_MAX_PAGES = 10_000
 
 CHILD_TIME = {"messages": ("delivered_at", "created_at"), "comments": ("created_at", "created_at")}
 """Key that pages a list, and the key that stands in for it where it is null."""
