@@ -72,5 +72,18 @@ class RecordError(TwmError):
     """One record cannot be used; it is set aside with this reason and the others go on."""
 
 
+class DeliveryError(TwmError):
+    """A delivery is refused: it is answered with *status* and nothing of it is kept.
+
+    Args:
+        message: Why, in words that hold nothing of the delivery itself.
+        status: The HTTP status of the answer.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class WindowClosedError(TwmError):
     """The time or the lock of this window is over; what is committed stays, the rest is done later."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from requests.auth import AuthBase
+    from tenacity.retry import retry_base
 
     from twm_pipeline.budget import Budget, Permit
 
@@ -84,6 +85,16 @@ class Reply:
     seq: int
     date: datetime
     cleaned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of a vendor; *body* is sent as JSON."""
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    body: Any = None
 
 
 @dataclass(slots=True)
@@ -145,17 +156,40 @@ class VendorSession:
             UnansweredError: No complete answer after the bounded number of tries.
             DatabaseUnavailableError: The budget cannot be asked; nothing was sent.
         """
+        repeatable = retry_if_exception_type(RetriableError) & retry_if_not_exception_type(
+            DatabaseUnavailableError
+        )
+        return self._retrying(_Request("GET", path, params or {}), fresh=fresh, retry=repeatable)
+
+    def send(self, method: Literal["POST", "PUT", "DELETE"], path: str, *, body: Any = None) -> Reply:  # noqa: ANN401 - any JSON value
+        """Change something at the vendor and return its answer; `data` is None where it has no body.
+
+        Only a 429 is tried again: whether another failure came before or after the change is not known.
+
+        Args:
+            method: The HTTP method.
+            path: Below the base address.
+            body: Sent as JSON unless None.
+
+        Raises:
+            UnansweredError: No complete answer; the change may have been made.
+            TwmError: As `get`.
+        """
+        return self._retrying(
+            _Request(method, path, {}, body), fresh=True, retry=retry_if_exception_type(RateLimitedError)
+        )
+
+    def _retrying(self, request: _Request, *, fresh: bool, retry: retry_base) -> Reply:
         for attempt in Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,
             sleep=self._pause,
-            retry=retry_if_exception_type(RetriableError)
-            & retry_if_not_exception_type(DatabaseUnavailableError),
+            retry=retry,
             before_sleep=self._note_retry,
             reraise=True,
         ):
             with attempt:
-                return self._attempt(path, params or {}, fresh=fresh)
+                return self._attempt(request, fresh=fresh)
         raise AssertionError  # tenacity either returns or raises
 
     def _wait(self, state: RetryCallState) -> float:
@@ -176,31 +210,35 @@ class VendorSession:
         error = state.outcome.exception() if state.outcome else None
         logger.warning("%s: attempt %d failed: %s", self.name, state.attempt_number, error)
 
-    def _attempt(self, path: str, params: Mapping[str, str], *, fresh: bool) -> Reply:
+    def _attempt(self, request: _Request, *, fresh: bool) -> Reply:
         permit = self.budget.draw(fresh=fresh)
         self.traffic.attempts += 1
         self.last_seq = permit.seq
         started = time.monotonic()
         try:
-            response, body = self._send(path, params)
+            response, body = self._exchange(request)
         finally:
             self.budget.finish(permit)
         logger.debug(
-            "%s GET %s: %d, %d bytes, %.0f ms",
-            self.name,
-            path,
+            "%s: %d, %d bytes, %.0f ms",
+            self._words(request),
             response.status_code,
             len(body),
             (time.monotonic() - started) * 1000,
         )
-        return self._read(path, response, body, permit)
+        return self._read(request, response, body, permit)
 
-    def _send(self, path: str, params: Mapping[str, str]) -> tuple[requests.Response, bytes]:
+    def _words(self, request: _Request) -> str:
+        return f"{self.name} {request.method} {request.path}"
+
+    def _exchange(self, request: _Request) -> tuple[requests.Response, bytes]:
         deadline = time.monotonic() + ANSWER_SECONDS
         try:
-            with self._session.get(
-                self.base_url + path,
-                params=params,
+            with self._session.request(
+                request.method,
+                self.base_url + request.path,
+                params=request.params,
+                json=request.body,
                 timeout=(CONNECT_SECONDS, self.read_seconds),
                 allow_redirects=False,
                 stream=True,
@@ -210,7 +248,7 @@ class VendorSession:
                 while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
                     chunks.append(chunk)
                     if time.monotonic() > deadline:
-                        msg = f"{self.name} GET {path}: the answer took longer than {ANSWER_SECONDS:.0f} s"
+                        msg = f"{self._words(request)}: the answer took longer than {ANSWER_SECONDS:.0f} s"
                         raise UnansweredError(msg)
                 body = b"".join(chunks)
                 self.traffic.received_bytes += len(body)
@@ -218,37 +256,39 @@ class VendorSession:
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             # ValueError: a redirect to what is no address. The library's text may repeat the address with
             # its query; the class says enough.
-            msg = f"{self.name} GET {path}: no complete answer ({type(error).__name__})"
+            msg = f"{self._words(request)}: no complete answer ({type(error).__name__})"
             raise UnansweredError(msg) from error
 
-    def _read(self, path: str, response: requests.Response, body: bytes, permit: Permit) -> Reply:
+    def _read(self, request: _Request, response: requests.Response, body: bytes, permit: Permit) -> Reply:
         date = _date_of(response)
         rates = _RateHeaders.of(response, date)
         self.budget.observe(limit=rates.limit, remaining=rates.remaining, reset_seconds=rates.reset_seconds)
         status = response.status_code
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            raise self._throttled(path, rates)
-        if status == HTTPStatus.OK:
+            raise self._throttled(request, rates)
+        if request.method != "GET" and status in _CHANGED and not body.strip():
+            return Reply(data=None, seq=permit.seq, date=date)
+        if status == HTTPStatus.OK or (request.method != "GET" and status in _CHANGED):
             try:
                 data, cleaned = decode(body)
             except ValueError as error:
-                msg = f"{self.name} GET {path}: the answer is not complete JSON ({len(body)} bytes)"
+                msg = f"{self._words(request)}: the answer is not complete JSON ({len(body)} bytes)"
                 raise UnansweredError(msg) from error
             return Reply(data=data, seq=permit.seq, date=date, cleaned=cleaned)
-        raise self._error_of(path, response, body)
+        raise self._error_of(request, response, body)
 
-    def _throttled(self, path: str, rates: _RateHeaders) -> RateLimitedError:
+    def _throttled(self, request: _Request, rates: _RateHeaders) -> RateLimitedError:
         seconds = rates.retry_seconds
         if seconds is None:
             seconds = DEFAULT_PAUSE_SECONDS / self.time_scale
-        msg = f"{self.name} GET {path}: 429, asked to wait {seconds:.1f} s"
+        msg = f"{self._words(request)}: 429, asked to wait {seconds:.1f} s"
         self.budget.pause(min(seconds, LONGEST_PAUSE_SECONDS), reason=f"{self.name} answered 429")
         return RateLimitedError(msg, retry_after=seconds)
 
-    def _error_of(self, path: str, response: requests.Response, body: bytes) -> Exception:
+    def _error_of(self, request: _Request, response: requests.Response, body: bytes) -> Exception:
         status = response.status_code
         words = _vendor_words(body)
-        what = f"{self.name} GET {path}: {status}" + (f" {words!r}" if words else "")
+        what = f"{self._words(request)}: {status}" + (f" {words!r}" if words else "")
         if status == HTTPStatus.UNAUTHORIZED:
             return AuthenticationError(f"{what}. Check the address ({self.base_url}) and the key.")
         if status < HTTPStatus.BAD_REQUEST:
@@ -265,6 +305,9 @@ def _is_loopback(url: str) -> bool:
     except ValueError:
         return host == "localhost"
 
+
+_CHANGED = frozenset((HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT))
+"""What answers a change that was made."""
 
 _REFUSALS: dict[int, type[TwmError]] = {
     HTTPStatus.FORBIDDEN: AccessError,

@@ -27,6 +27,21 @@ PARSER_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What a delivery says: that something of an object changed. The object itself is read again.
+
+    Args:
+        event: The vendor's name for it, such as `TASK.DELETED` or `incoming_email`; empty if it said none.
+        stream: `tasks`, `tasklists`, `projects` or `conversations`; None where no single object is meant.
+        object_id: The vendor's id of the object; None: look for what changed.
+    """
+
+    event: str
+    stream: str | None = None
+    object_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What every row has.
 

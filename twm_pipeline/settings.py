@@ -34,6 +34,8 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 """The checkout (or the folder that holds the installed package): where ``.env`` and ``.twm/`` live."""
 
 HTTP_URL = TypeAdapter(HttpUrl)
+POLL_SECONDS = 60.0
+POLL_SECONDS_WITHOUT_WEBHOOKS = 5.0
 INHERITED = "TWM_INHERITED_SETTINGS"
 """The variable in which a process hands its settings down, as JSON; it is not meant for people."""
 
@@ -116,6 +118,9 @@ class Settings(BaseSettings):
     teamwork_api_key: SecretStr | None = Field(
         None, description="API key of a person who sees every project that is to be mirrored"
     )
+    teamwork_webhook_secret: SecretStr | None = Field(
+        None, description="Token with which Teamwork signs its webhooks; unset: one is made and kept"
+    )
     teamwork_requests_per_minute: int | None = Field(
         None,
         ge=1,
@@ -137,6 +142,9 @@ class Settings(BaseSettings):
     missive_api_token: SecretStr | None = Field(
         None, description="Personal API token (Productive plan or higher)"
     )
+    missive_webhook_secret: SecretStr | None = Field(
+        None, description="Signature secret of the rules in Missive's settings; unset: one is made and kept"
+    )
     missive_requests_per_minute: int = Field(
         300,
         ge=1,
@@ -156,12 +164,46 @@ class Settings(BaseSettings):
         description="URL of the database for Dagster's own storage; unset: a database on the embedded server",
     )
 
+    disable_webhooks: bool = Field(
+        default=False, description="`true`: no receiver and no hooks; the vendors are polled every 5 seconds"
+    )
+    public_url: BaseUrl | None = Field(
+        None,
+        description="Address under which the vendors reach the receiver, such as `https://sync.example.com`",
+    )
+    ngrok_authtoken: SecretStr | None = Field(
+        None, description="Token of an ngrok account: `twm up` opens a tunnel where `PUBLIC_URL` is not set"
+    )
+    allow_unsigned_webhooks: bool = Field(
+        default=False, description="`true` accepts deliveries without a signature on paths without a token"
+    )
+    app_host: str = Field("127.0.0.1", min_length=1, description="Address on which the receiver listens")
+    app_port: int = Field(5000, ge=1, le=65_535, description="Port on which the receiver listens")
+
     twm_data_dir: ProjectPath = Field(
         PROJECT_DIR / ".twm",
         description="Folder for the embedded server, logs and files; relative to the project",
     )
-    periodic_backfill_interval: float = Field(
-        60, gt=0, le=86_400, description="Seconds between two polls of an open window"
+    spool_dir: ProjectPath | None = Field(
+        None, description="Folder of accepted deliveries; unset: `spool` below `TWM_DATA_DIR`"
+    )
+    spool_retry_seconds: float = Field(
+        60, gt=0, le=86_400, description="First wait of a delivery whose object is faulty; doubles each time"
+    )
+    spool_reserve_megabytes: int = Field(
+        100, ge=0, description="Free space on the spool's disk below which deliveries are put off (503)"
+    )
+    max_queue_attempts: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Tries of a delivery whose object is faulty before it is laid to rest in `dead`",
+    )
+    periodic_backfill_interval: float | None = Field(
+        None,
+        gt=0,
+        le=86_400,
+        description="Seconds between two polls of an open window; unset: 60, or 5 where no webhooks can arrive",
     )
     backfill_overlap_seconds: float = Field(
         120, ge=0, le=86_400, description="Seconds that every poll steps back behind its checkpoint"
@@ -193,6 +235,23 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level of this project's lines in the logs of runs"
     )
+
+    @property
+    def expects_webhooks(self) -> bool:
+        """Whether the vendors can reach the receiver: hooks are wanted and there is a public address."""
+        return not self.disable_webhooks and (self.public_url or self.ngrok_authtoken) is not None
+
+    @property
+    def poll_seconds(self) -> float:
+        """Seconds between two polls of an open window."""
+        if self.periodic_backfill_interval is not None:
+            return self.periodic_backfill_interval
+        return POLL_SECONDS if self.expects_webhooks else POLL_SECONDS_WITHOUT_WEBHOOKS
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where accepted deliveries are kept, a folder for each source below it."""
+        return self.spool_dir or self.twm_data_dir / "spool"
 
     @model_validator(mode="before")
     @classmethod

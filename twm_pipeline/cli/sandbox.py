@@ -59,7 +59,7 @@ def sandbox_settings(settings: Settings, place: Json) -> Settings:
             "missive_api_token": _secret(MISSIVE_TOKEN),
             "twm_data_dir": folder(settings),
             "budget_time_scale": TIME_SCALE,
-            "periodic_backfill_interval": min(settings.periodic_backfill_interval, POLL_SECONDS),
+            "periodic_backfill_interval": settings.periodic_backfill_interval or POLL_SECONDS,
         }
     )
 

@@ -256,7 +256,7 @@ class Window:
             raise WindowClosedError(reason)
 
     def _pass(self, options: PassOptions, lock: WindowLock | None, deadline: float | None) -> PassReport:
-        slice_ends = time.monotonic() + self.settings.periodic_backfill_interval
+        slice_ends = time.monotonic() + self.settings.poll_seconds
 
         def should_stop() -> None:
             self.should_stop()
@@ -283,7 +283,7 @@ class Window:
             return max(outage.retry_after or 0.0, PAUSE_AFTER_OUTAGE_SECONDS)
         if report is not None and not report.complete:
             return 0.0
-        return max(begun + self.settings.periodic_backfill_interval - time.monotonic(), 0.0)
+        return max(begun + self.settings.poll_seconds - time.monotonic(), 0.0)
 
     def _wait(self, seconds: float, lock: WindowLock | None) -> None:
         until = time.monotonic() + seconds

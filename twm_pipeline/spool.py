@@ -1,0 +1,1 @@
+"""Accepted deliveries on disk (DESIGN D7)."""
