@@ -28,6 +28,14 @@ class DatabaseUnavailableError(RetriableError):
     """PostgreSQL does not answer; without it no vendor request is made (DESIGN D6)."""
 
 
+class SpoolError(RetriableError):
+    """The spool's disk or folder does not do what it was asked; nothing of the request is kept."""
+
+
+class SpoolFullError(SpoolError):
+    """There is no room for a delivery, or only the reserve."""
+
+
 class RateLimitedError(RetriableError):
     """The vendor went on answering 429 after the bounded number of tries."""
 
