@@ -1,0 +1,13 @@
+"""Hooks: what proves that one is still right, and creations whose outcome is open."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    statements = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
