@@ -40,6 +40,14 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "teamwork.retry_after": ("none", "seconds", "date"),
     "teamwork.requests_per_minute": (150, 300),
     "teamwork.window": ("sliding", "fixed"),
+    # Teamwork: managing webhooks.
+    "teamwork.webhooks_allowed": (True, False),
+    "teamwork.webhooks_before_enabling": ("open", "403", "422"),
+    "teamwork.webhook_doubles": ("refused", "accepted"),
+    "teamwork.webhook_event_case": ("upper", "as_given", "strict"),
+    "teamwork.webhook_page_size": (0, 50, 2),
+    "teamwork.webhook_default_version": ("2", "1"),
+    "teamwork.paused_status": ("PAUSED", "INACTIVE"),
     # Missive: paging.
     "missive.until_inclusive": (True, False),
     "missive.limit_over_max": ("cap", "400"),
@@ -66,6 +74,11 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "missive.rate_headers_on_200": (False, True),
     "missive.retry_after": ("seconds", "date"),
     "missive.window": ("sliding", "fixed"),
+    # Missive: managing hooks.
+    "missive.hook_created_status": (201, 200),
+    "missive.hook_validation": (False, True),
+    "missive.validation_body": ("rule", "empty_object", "empty"),
+    "missive.hook_signature": ("none", "unknown_key"),
 }
 
 

@@ -116,6 +116,24 @@ class SandboxControl:
         """Let time pass at once; return the new second."""
         return int(self.do("advance", seconds=seconds))
 
+    def set_tunnel(self, public: str, local: str) -> None:
+        """Let what is posted to addresses that begin with *public* arrive at the loopback address *local*."""
+        self.do("set_tunnel", public=public, local=local)
+
+    # Hooks.
+
+    def hooks(self, vendor: str | None = None) -> list[dict[str, Any]]:
+        """Return the hooks of one vendor or both, with their secrets."""
+        return [row for row in self.truth("hook") if vendor in (None, row["vendor"])]
+
+    def create_rule(self, type: str, url: str, secret: str | None = None) -> str:  # noqa: A002 - Missive's word
+        """Save a rule in Missive's UI and return its id; the address has to answer 2xx at once."""
+        return str(self.do("create_rule", type=type, url=url, secret=secret))
+
+    def delete_rule(self, rule_id: str) -> None:
+        """Delete a rule in Missive's UI."""
+        self.do("delete_rule", rule_id=rule_id)
+
     def random_changes(self, count: int, seed: int, vendor: str | None = None) -> dict[str, int]:
         """Make random changes; return how many of each."""
         result: dict[str, int] = self.do("random_changes", count=count, seed=seed, vendor=vendor)

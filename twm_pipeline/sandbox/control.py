@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -12,8 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from twm_pipeline.sandbox.answers import Answers
+from twm_pipeline.sandbox.courier import Courier, is_loopback
 from twm_pipeline.sandbox.faults import Fault, FaultBook
 from twm_pipeline.sandbox.gate import JSON, Gate
+from twm_pipeline.sandbox.hooks import Hook
 from twm_pipeline.sandbox.missive import Missive
 from twm_pipeline.sandbox.missive_actions import MissiveActions
 from twm_pipeline.sandbox.options import Budgets, Clock, Json
@@ -35,6 +38,7 @@ class Control:
         faults: The faults injected.
         answers: The open questions.
         clock: The time of both.
+        courier: Brings the deliveries.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a world
@@ -46,6 +50,7 @@ class Control:
         faults: FaultBook,
         answers: Answers,
         clock: Clock,
+        courier: Courier,
     ) -> None:
         self.teamwork = teamwork
         self.missive = missive
@@ -53,12 +58,14 @@ class Control:
         self.faults = faults
         self.answers = answers
         self.clock = clock
+        self.courier = courier
         tasks = TeamworkActions(teamwork.account, answers=answers, clock=clock)
         mails = MissiveActions(missive.account, answers=answers, clock=clock)
         storm = Storm(tasks, mails)
         self.actions: dict[str, Action] = {
             **tasks.actions(),
             **mails.actions(),
+            **missive.hooks.actions(),
             "random_changes": storm.random_changes,
             "set_answer": self._set_answer,
             "set_budgets": self._set_budgets,
@@ -67,6 +74,7 @@ class Control:
             "clear_faults": self._clear_faults,
             "reset_counters": self._reset_counters,
             "advance": self._advance,
+            "set_tunnel": self._set_tunnel,
         }
 
     def routes(self) -> list[BaseRoute]:
@@ -83,7 +91,8 @@ class Control:
         if action is None:
             return JSON({"error": f"unknown action {request.path_params['action']!r}"}, 404)
         try:
-            return JSON({"result": action(**orjson.loads(await request.body() or b"{}"))})
+            result = action(**orjson.loads(await request.body() or b"{}"))
+            return JSON({"result": await result if inspect.isawaitable(result) else result})
         except (KeyError, LookupError, TypeError, ValueError) as error:
             return JSON({"error": f"{type(error).__name__}: {error}"}, 422)
 
@@ -134,6 +143,11 @@ class Control:
         """Yield everything that exists; what is fetched while it changes may be of either moment."""
         yield from self._teamwork_truth()
         yield from self._missive_truth()
+        for hook in self._hooks():
+            yield {"kind": "hook", **asdict(hook)}
+
+    def _hooks(self) -> list[Hook]:
+        return [*self.teamwork.hooks.hooks.values(), *self.missive.hooks.hooks.values()]
 
     def _teamwork_truth(self) -> Iterator[dict[str, Any]]:
         account = self.teamwork.account
@@ -237,3 +251,8 @@ class Control:
     def _advance(self, *, seconds: float) -> int:
         self.clock.advance(seconds)
         return self.clock.now()
+
+    def _set_tunnel(self, *, public: str, local: str) -> None:
+        if not is_loopback(local):
+            raise ValueError("a tunnel ends on loopback")
+        self.courier.tunnels[public] = local

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
 import socket
@@ -15,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 from starlette.types import Message, Receive, Scope, Send
@@ -229,6 +230,9 @@ class Gate:
             await self._send(send, answer)
 
     async def _inside(self, request: Request, receive: Receive, entry: Entry, fault: Fault | None) -> Answer:
+        body = b""
+        with contextlib.suppress(ClientDisconnect):  # Read first: a stall would swallow it.
+            body = await request.body()
         if fault is not None:
             if fault.kind == "stall":
                 await wait_or_disconnect(receive, fault.seconds)
@@ -240,8 +244,8 @@ class Gate:
                 if fault.kind == "429":
                     answer = self._too_many(fault.seconds, form=fault.retry_after)
                 return answer
-        answer = await capture(self._router, request.scope, receive)
-        if fault is not None and answer.status == HTTPStatus.OK:
+        answer = await capture(self._router, request.scope, replay(body, receive))
+        if fault is not None and answer.status < HTTPStatus.MULTIPLE_CHOICES:
             changed = fault.transform(answer.body, self._previous.get(entry.path))
             if changed is not None:
                 entry.fault = fault.kind
@@ -273,6 +277,16 @@ class Gate:
         linger = struct.pack("ii", 1, 0)  # Closing then sends RST instead of FIN.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a channel that gives a body read before, then what *receive* gives."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return first.pop() if first else await receive()
+
+    return again
 
 
 async def wait_or_disconnect(receive: Receive, seconds: float) -> None:

@@ -30,6 +30,7 @@ from twm_pipeline.sandbox.missive_account import (
     Note,
     User,
 )
+from twm_pipeline.sandbox.missive_hooks import MissiveHooks
 from twm_pipeline.sandbox.options import MISSIVE_TOKEN, Clock, Json
 
 Row = dict[str, Any]
@@ -57,17 +58,21 @@ class Missive(Vendor):
 
     Args:
         account: What exists.
+        hooks: Its hooks.
         answers: The open questions.
         clock: The account's time.
     """
 
     name = "missive"
 
-    def __init__(self, account: MissiveAccount, *, answers: Answers, clock: Clock) -> None:
+    def __init__(
+        self, account: MissiveAccount, *, hooks: MissiveHooks, answers: Answers, clock: Clock
+    ) -> None:
         windows = [Window(lambda: 300, MINUTE_SECONDS), Window(lambda: 900, 15 * MINUTE_SECONDS)]
         budget = Budget(windows, concurrency=5, sliding=lambda: answers["missive.window"] == "sliding")
         super().__init__(answers=answers, clock=clock, budget=budget, key=MISSIVE_TOKEN)
         self.account = account
+        self.hooks = hooks
         self.files_url = ""
         self.leaked_tokens = 0
         self.downloads = 0
@@ -115,6 +120,7 @@ class Missive(Vendor):
             *self._directory("teams", lambda: [self.account.team]),
             *self._directory("organizations", lambda: [self.account.organization]),
             *self._directory("shared_labels", self._label_rows),
+            *self.hooks.routes(self.error),
             Route("/{rest:path}", self._unknown),
         ]
 

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.client import SandboxControl
 from twm_pipeline.sandbox.control import Control
+from twm_pipeline.sandbox.courier import Courier
 from twm_pipeline.sandbox.faults import FaultBook
 from twm_pipeline.sandbox.gate import JSON, Gate
 from twm_pipeline.sandbox.generate_missive import MissiveGenerator
@@ -31,9 +32,11 @@ from twm_pipeline.sandbox.generate_teamwork import TeamworkGenerator
 from twm_pipeline.sandbox.load import load_accounts
 from twm_pipeline.sandbox.missive import Missive
 from twm_pipeline.sandbox.missive_account import MissiveAccount
+from twm_pipeline.sandbox.missive_hooks import MissiveHooks
 from twm_pipeline.sandbox.options import MISSIVE_TOKEN, TEAMWORK_KEY, Clock, SandboxOptions
 from twm_pipeline.sandbox.teamwork import Teamwork
 from twm_pipeline.sandbox.teamwork_account import TeamworkAccount
+from twm_pipeline.sandbox.teamwork_hooks import TeamworkHooks
 
 START_SECONDS = 10.0
 QUIET_SECONDS = 60  # Without an anchor, nothing has happened in the last minute.
@@ -54,8 +57,12 @@ class World:
         self.faults = FaultBook(options.seed)
         end = self.clock.now() - QUIET_SECONDS if anchor is None else int(anchor)
         teamwork, missive = build_accounts(options, end=end)
-        self.teamwork = Teamwork(teamwork, answers=self.answers, clock=self.clock)
-        self.missive = Missive(missive, answers=self.answers, clock=self.clock)
+        self.courier = Courier()
+        given: dict[str, Any] = {"answers": self.answers, "clock": self.clock}
+        self.teamwork = Teamwork(teamwork, hooks=TeamworkHooks(teamwork, answers=self.answers), **given)
+        self.missive = Missive(
+            missive, hooks=MissiveHooks(answers=self.answers, courier=self.courier), **given
+        )
         latency = options.latency_seconds
         self.gates = {
             vendor.name: Gate(vendor, self.faults, latency_seconds=latency)
@@ -68,6 +75,7 @@ class World:
             faults=self.faults,
             answers=self.answers,
             clock=self.clock,
+            courier=self.courier,
         )
         self.control.actions["set_budgets"](mode=options.budgets)
 

@@ -28,6 +28,7 @@ from twm_pipeline.sandbox.teamwork_account import (
     TeamworkAccount,
     Timelog,
 )
+from twm_pipeline.sandbox.teamwork_hooks import TeamworkHooks
 from twm_pipeline.sandbox.teamwork_query import (
     DEFAULT_PAGE_SIZE,
     InvalidParameterError,
@@ -66,17 +67,21 @@ class Teamwork(Vendor):
 
     Args:
         account: What exists.
+        hooks: Its webhooks.
         answers: The open questions.
         clock: The site's time.
     """
 
     name = "teamwork"
 
-    def __init__(self, account: TeamworkAccount, *, answers: Answers, clock: Clock) -> None:
+    def __init__(
+        self, account: TeamworkAccount, *, hooks: TeamworkHooks, answers: Answers, clock: Clock
+    ) -> None:
         window = Window(lambda: answers["teamwork.requests_per_minute"], MINUTE_SECONDS)
         budget = Budget([window], concurrency=None, sliding=lambda: answers["teamwork.window"] == "sliding")
         super().__init__(answers=answers, clock=clock, budget=budget, key=TEAMWORK_KEY)
         self.account = account
+        self.hooks = hooks
         self._listings: OrderedDict[object, Listing] = OrderedDict()
 
     # What the door asks.
@@ -139,6 +144,7 @@ class Teamwork(Vendor):
             get(f"{V3}/tasks/{{task:int}}/time.json", self._time),
             get(f"{V3}/latestactivity.json", self._activity),
             get("/teams.json", self._teams_v1),
+            *self.hooks.routes(),
             Route("/{rest:path}", self._unknown),
         ]
 

@@ -34,6 +34,9 @@ class Client:
     def get(self, path: str, *, timeout: float = 10, **params: Any) -> requests.Response:
         return self.session.get(f"{self.base_url}{path}", params=params, timeout=timeout)
 
+    def send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        return self.session.request(method, f"{self.base_url}{path}", json=body, timeout=10)
+
     def json(self, path: str, **params: Any) -> Any:
         response = self.get(path, **params)
         assert response.status_code == 200, response.text
