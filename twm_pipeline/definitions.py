@@ -8,12 +8,14 @@ from twm_pipeline.defs.assets import source_assets
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.defs.schedules import nightly_reconcile, poll_schedule
+from twm_pipeline.defs.sensors import spool_sensor
 from twm_pipeline.records import SOURCES
 
 defs = dg.Definitions(
     assets=[asset for source in SOURCES for asset in source_assets(source)],
     jobs=[*SYNC_JOBS.values(), reconcile],
     schedules=[*(poll_schedule(source) for source in SOURCES), nightly_reconcile],
+    sensors=[spool_sensor(source) for source in SOURCES],
     resources={
         "mirror": MirrorResource(),
         **{source: VendorResource(source=source) for source in SOURCES},

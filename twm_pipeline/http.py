@@ -130,6 +130,7 @@ class VendorSession:
     sleep: Callable[[float], None] = time.sleep
     traffic: Traffic = field(default_factory=Traffic)
     last_seq: int = 0
+    last_date: datetime | None = None
     _session: requests.Session = field(default_factory=requests.Session)
 
     def __post_init__(self) -> None:
@@ -260,7 +261,7 @@ class VendorSession:
             raise UnansweredError(msg) from error
 
     def _read(self, request: _Request, response: requests.Response, body: bytes, permit: Permit) -> Reply:
-        date = _date_of(response)
+        self.last_date = date = _date_of(response)
         rates = _RateHeaders.of(response, date)
         self.budget.observe(limit=rates.limit, remaining=rates.remaining, reset_seconds=rates.reset_seconds)
         status = response.status_code

@@ -146,11 +146,16 @@ def _listen(
         traffic.note_report(report)
         _tell(context, report)
 
+    def on_drain(report: PassReport) -> None:
+        ledger.note_deliveries(report)
+        traffic.note_deliveries(report)
+        _tell(context, report)
+
     def sleep(seconds: float) -> None:
         stop.sleep(seconds)
         ledger.log_due()
 
-    window.on_commit, window.on_report = on_commit, on_report
+    window.on_commit, window.on_report, window.on_drain = on_commit, on_report, on_drain
     window.should_stop, window.sleep = stop.check, sleep
     try:
         ran = _run_window(context, window, options, stop)

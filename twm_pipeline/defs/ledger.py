@@ -93,6 +93,13 @@ class Ledger:
             account.verified = account.verified or report.closed is None
         self.log_due()
 
+    def note_deliveries(self, report: PassReport) -> None:
+        """Add the figures of deliveries that were applied beside the passes, and log what is due."""
+        for stream, account in self._accounts.items():
+            seen = _figures(report, report.streams.get(stream, StreamReport()))
+            account.pending.add(seen, minus=Interval())
+        self.log_due()
+
     def log_due(self) -> None:
         """Log the streams whose time has come."""
         for stream, account in self._accounts.items():

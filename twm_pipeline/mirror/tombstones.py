@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from twm_pipeline.mirror.tables import Table
+    from twm_pipeline.records import Source
 
 
 def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
@@ -130,3 +131,71 @@ def recent_absences(connection: Connection, table: Table) -> int:
 def count_rows(connection: Connection, table: Table) -> int:
     """Return how many rows of *table* are not deleted."""
     return int(connection.execute(text(f"SELECT count(*) FROM {table.name} WHERE NOT deleted")).scalar_one())
+
+
+def unknown_ids(connection: Connection, table: Table, ids: Sequence[Any]) -> list[Any]:
+    """Return those of *ids* that *table* has no row of."""
+    rows = connection.execute(text(f"SELECT id FROM {table.name} WHERE id = ANY(:ids)"), {"ids": list(ids)})
+    known = {row.id for row in rows}
+    return [item for item in ids if item not in known]
+
+
+def note_second_looks(connection: Connection, table: Table, ids: Sequence[Any], *, due_at: datetime) -> None:
+    """Note objects that answered 404 and have no row that could say so; they are looked at once more (D7)."""
+    if ids:
+        connection.execute(
+            text(
+                "INSERT INTO twm.second_looks (source, stream, object_id, due_at)"
+                " SELECT :source, :stream, unnest(CAST(:ids AS text[])), :due_at"
+                " ON CONFLICT (source, stream, object_id) DO UPDATE SET due_at = excluded.due_at"
+            ),
+            {
+                "source": table.source,
+                "stream": table.stream,
+                "ids": [str(item) for item in ids],
+                "due_at": due_at,
+            },
+        )
+
+
+def due_second_looks(
+    connection: Connection, source: Source, stream: str, *, now: datetime | None, limit: int = 100
+) -> list[str]:
+    """Return ids whose second look has come by the vendor's clock."""
+    rows = connection.execute(
+        text(
+            "SELECT object_id FROM twm.second_looks WHERE source = :source AND stream = :stream"
+            " AND due_at <= :now ORDER BY due_at LIMIT :limit"
+        ),
+        {"source": source, "stream": stream, "now": now, "limit": limit},
+    )
+    return [row.object_id for row in rows]
+
+
+def forget_second_looks(connection: Connection, source: Source, stream: str, ids: Sequence[str]) -> None:
+    """Forget second looks that have been taken."""
+    connection.execute(
+        text(
+            "DELETE FROM twm.second_looks WHERE source = :source AND stream = :stream"
+            " AND object_id = ANY(:ids)"
+        ),
+        {"source": source, "stream": stream, "ids": list(ids)},
+    )
+
+
+def tasks_below(connection: Connection, stream: str, ids: Sequence[int], *, limit: int) -> list[int]:
+    """Return living tasks of task lists or projects (*stream*), the latest updated first."""
+    column = {"tasklists": "t.tasklist_id", "projects": "l.project_id"}[stream]
+    rows = connection.execute(
+        text(
+            "SELECT t.id FROM teamwork.tasks t LEFT JOIN teamwork.tasklists l ON l.id = t.tasklist_id"
+            f" WHERE {column} = ANY(:ids) AND NOT t.deleted ORDER BY t.updated_at DESC LIMIT :limit"
+        ),
+        {"ids": list(ids), "limit": limit},
+    )
+    return [row.id for row in rows]
+
+
+def next_observation(connection: Connection) -> int:
+    """Return a number in the order of observation, as a request would draw it that is sent now (D4)."""
+    return int(connection.execute(text("SELECT nextval('twm.observed_seq')")).scalar_one())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
-from twm_pipeline.budget import Budget
+from twm_pipeline.budget import Budget, Usage
 from twm_pipeline.errors import (
     DatabaseUnavailableError,
     MassDeletionError,
@@ -24,7 +24,7 @@ from twm_pipeline.errors import (
     RequestRefusedError,
     UnansweredError,
 )
-from twm_pipeline.http import VendorSession
+from twm_pipeline.http import Traffic, VendorSession
 from twm_pipeline.mirror.checkpoints import (
     Account,
     SetAside,
@@ -43,7 +43,7 @@ from twm_pipeline.sources import teamwork as teamwork_api
 from twm_pipeline.sync.plan import MISSING_WAIT, check_mass_deletion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from datetime import date, datetime
 
     from sqlalchemy import Connection, Engine
@@ -76,6 +76,7 @@ class PassOptions:
         full: Read everything again from the beginning.
         history: Whether to go on with history that is still to read.
         directories: Whether to read the directories; None: when they are due.
+        secondary: Whether to read the secondary mailboxes and feeds, whose changes are rarer.
     """
 
     streams: frozenset[str] = frozenset()
@@ -85,6 +86,7 @@ class PassOptions:
     full: bool = False
     history: bool = True
     directories: bool | None = None
+    secondary: bool = True
 
     def wants(self, stream: str) -> bool:
         """Return whether *stream* is selected."""
@@ -179,6 +181,13 @@ class Pass:
     def __post_init__(self) -> None:
         self.report = PassReport(source=self.source)
 
+    def begin_report(self) -> None:
+        """Begin a new report: what a session that stays open does is told piece by piece."""
+        self.report = PassReport(source=self.source)
+        self.session.traffic = Traffic()
+        self.session.budget.usage = Usage()
+        self.started = time.monotonic()
+
     @contextmanager
     def commit(self) -> Iterator[Connection]:
         """Give a transaction; when it ends well, rows, checkpoint and the end of the requests are one commit.
@@ -252,7 +261,7 @@ class Pass:
                 problems.append(unusable_row(stream, row, str(error)))
         return observed, problems
 
-    def store(
+    def store(  # noqa: PLR0913 - everything that one transaction stores of one stream
         self,
         connection: Connection,
         table: Table,
@@ -260,10 +269,19 @@ class Pass:
         problems: Iterable[SetAside] = (),
         *,
         cleaned: int = 0,
+        unresolved: Container[str] = (),
     ) -> Counts:
         """Store rows and set-aside records in the caller's transaction, and count them.
 
         A row that PostgreSQL refuses is found by halving the batch and set aside; the others are stored.
+
+        Args:
+            connection: The transaction.
+            table: Of the stream.
+            observed: Rows.
+            problems: Rows that cannot be used.
+            cleaned: Characters that were taken out of them.
+            unresolved: Ids that stay set aside: more than their row is missing.
         """
         items = list(observed)
         older = self.session.budget.oldest_other_seq(connection)
@@ -275,7 +293,7 @@ class Pass:
         figures.unchanged += counts.unchanged
         figures.stale += counts.stale
         figures.set_aside += set_aside(connection, self.source, [*problems, *refused])
-        good = [str(item.record.id) for item in items if str(item.record.id) not in bad]
+        good = [key for item in items if (key := str(item.record.id)) not in bad and key not in unresolved]
         resolve_set_aside(connection, self.source, table.stream, good)
         add_counter(connection, self.source, "characters_cleaned", cleaned)
         return counts
@@ -294,10 +312,11 @@ class Pass:
         Raises:
             PagingError: If nothing has been read yet.
         """
-        if self.vendor_now is None:
+        now = self.vendor_now or self.session.last_date  # the latter also where all that came was a 404
+        if now is None:
             msg = f"{self.source}: nothing has been read yet"
             raise PagingError(msg)
-        return self.vendor_now
+        return now
 
     def long_missing(self, table: Table) -> tuple[list[Any], int]:
         """Return rows missing for ten minutes or more, and the number of the evidence to come.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,13 @@ from twm_pipeline.mirror.checkpoints import (
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS
-from twm_pipeline.mirror.tombstones import mark_inaccessible, mark_missing, tombstone
+from twm_pipeline.mirror.tombstones import (
+    due_second_looks,
+    forget_second_looks,
+    mark_inaccessible,
+    mark_missing,
+    tombstone,
+)
 from twm_pipeline.mirror.upserts import Observed
 from twm_pipeline.records import Json
 from twm_pipeline.sources.fields import to_unix
@@ -89,7 +95,8 @@ class MissivePass:
         if not self.options.moves_checkpoints:
             self._reread()
             return
-        readable = [mailbox for mailbox in MAILBOXES if self._poll(mailbox)]
+        due = MAILBOXES if self.options.secondary else MAILBOXES[:1]
+        readable = [mailbox for mailbox in due if self._poll(mailbox)]
         if not self.whole:
             return
         for mailbox in readable:
@@ -250,6 +257,21 @@ class MissivePass:
 
     def store_rows(self, rows: Sequence[Json], reply: Reply, *, fresh: bool, complete: bool = False) -> None:
         """Store listed conversations, and what is new in those whose messages and comments are due."""
+        due = self._settle(rows, reply, complete=complete)
+        for start in range(0, len(due), CONVERSATIONS_PER_BATCH):
+            self._store_due(due[start : start + CONVERSATIONS_PER_BATCH], fresh=fresh)
+
+    def _settle(
+        self, rows: Sequence[Json], reply: Reply, *, complete: bool, force: bool = False
+    ) -> list[Due]:
+        """Store conversations in which nothing is to be read; return the others.
+
+        Args:
+            rows: Conversations as the vendor shows them.
+            reply: The answer they came in.
+            complete: Read all of their messages and comments.
+            force: Look for new messages and comments whatever the last activity says.
+        """
         self.work.note_reply(reply)
         with self.work.read() as connection:
             ids = [str(row.get("id")) for row in rows]
@@ -259,19 +281,20 @@ class MissivePass:
         settled: list[Json] = []
         for row in rows:
             known = read_at.get(str(row.get("id")))
-            is_due = complete or known is None or activity_of(row) != to_unix(known)
-            usable = isinstance(row.get("id"), str) and row["id"] not in waiting
+            is_due = complete or force or known is None or activity_of(row) != to_unix(known)
+            usable = isinstance(row.get("id"), str) and (force or row["id"] not in waiting)
             (due if is_due and usable else settled).append(row)
         if settled:
-            self._store_conversations(settled, reply)
-        for start in range(0, len(due), CONVERSATIONS_PER_BATCH):
-            batch = [Due(row, reply, complete) for row in due[start : start + CONVERSATIONS_PER_BATCH]]
-            self._store_due(batch, fresh=fresh)
+            self._store_conversations(settled, reply, unread=waiting)
+        return [Due(row, reply, complete) for row in due]
 
-    def _store_conversations(self, rows: Iterable[Json], reply: Reply) -> None:
+    def _store_conversations(self, rows: Iterable[Json], reply: Reply, *, unread: Container[str]) -> None:
+        """Store conversations as listed; those whose messages are *unread* stay set aside."""
         observed, problems = self._parse_conversations(rows, reply)
         with self.work.commit() as connection:
-            counts = self.work.store(connection, CONVERSATIONS, observed, problems, cleaned=reply.cleaned)
+            counts = self.work.store(
+                connection, CONVERSATIONS, observed, problems, cleaned=reply.cleaned, unresolved=unread
+            )
             store.unmerge(connection, counts.written_ids)
 
     def _parse_conversations(
@@ -353,21 +376,24 @@ class MissivePass:
 
     # -- single conversations --------------------------------------------------------------------------------
 
-    def refresh(self, ids: Sequence[str], *, complete: bool = False) -> list[str]:
+    def refresh(self, ids: Sequence[str], *, complete: bool = False, force: bool = False) -> list[str]:
         """Read conversations again and store them; return those that answered 404.
 
         An answer with another id is a merge: the alias is recorded and the children move (D5).
+
+        Args:
+            ids: Conversations.
+            complete: Read all of their messages and comments, not only what is new.
+            force: Look for new messages and comments whatever the last activity says.
         """
         gone: list[str] = []
+        due: dict[str, Due] = {}
         for conversation_id in dict.fromkeys(ids):
             try:
                 row, reply = self.api.fetch_conversation(conversation_id)
             except NotFoundError:
                 gone.append(conversation_id)
-                with self.work.commit() as connection:
-                    at = self.work.vendor_now or datetime.now(UTC)
-                    seq = self.work.session.last_seq
-                    mark_missing(connection, CONVERSATIONS, [conversation_id], seq=seq, at=at)
+                self._note_missing(conversation_id)
                 continue
             except AccessError as error:  # no evidence of a deletion
                 problem = SetAside(stream="conversations", object_id=conversation_id, reason=str(error))
@@ -380,8 +406,23 @@ class MissivePass:
             if merged:
                 with self.work.commit() as connection:
                     store.merge(connection, conversation_id, str(row["id"]), seq=reply.seq, at=reply.date)
-            self.store_rows([row], reply, fresh=True, complete=complete or merged)
+                    resolve_set_aside(connection, "missive", "conversations", [conversation_id])
+            due |= {
+                item.id: item for item in self._settle([row], reply, complete=complete or merged, force=force)
+            }
+            if len(due) == CONVERSATIONS_PER_BATCH:
+                self._store_due(list(due.values()), fresh=True)
+                due = {}
+        if due:
+            self._store_due(list(due.values()), fresh=True)
         return gone
+
+    def _note_missing(self, conversation_id: str) -> None:
+        with self.work.commit() as connection:
+            at = self.work.require_vendor_now()
+            seq = self.work.session.last_seq
+            mark_missing(connection, CONVERSATIONS, [conversation_id], seq=seq, at=at)
+            resolve_set_aside(connection, "missive", "conversations", [conversation_id])
 
     def _retry(self) -> None:
         """Try set-aside objects and unread conversations again, and look again at what was missing."""
@@ -391,6 +432,7 @@ class MissivePass:
             comments = due_set_aside(connection, "missive", "comments")
             conversations += store.conversations_of(connection, messages).values()
             conversations += store.parents_of_set_aside(connection, [*messages, *comments])
+            again = due_second_looks(connection, "missive", "conversations", now=self.work.vendor_now)
         for conversation_id in dict.fromkeys(conversations):
             if conversation_id.startswith("without-id-"):
                 continue
@@ -399,6 +441,10 @@ class MissivePass:
             except RECORD_FAULTS as error:
                 problem = SetAside(stream="conversations", object_id=conversation_id, reason=str(error))
                 self.children.set_aside_if_alone(problem, error)
+        self.refresh(again)
+        if again:
+            with self.work.commit() as connection:
+                forget_second_looks(connection, "missive", "conversations", again)
         self.decide_missing()
 
     def decide_missing(self, *, confirmed: bool = False) -> int:
@@ -417,7 +463,7 @@ class MissivePass:
 
     def _bury(self, table: Table, ids: Sequence[str], *, seq: int) -> int:
         with self.work.commit() as connection:
-            at = self.work.vendor_now or datetime.now(UTC)
+            at = self.work.require_vendor_now()
             count = tombstone(connection, table, ids, seq=seq, at=at, evidence="absence")
             if table is CONVERSATIONS:
                 store.bury_children(connection, ids, seq=seq, at=at)

@@ -14,12 +14,14 @@ from twm_pipeline.mirror.checkpoints import (
     due_set_aside,
     from_iso,
     load_checkpoint,
+    resolve_set_aside,
     save_checkpoint,
     set_aside,
     to_iso,
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
 from twm_pipeline.mirror.tables import DIRECTORIES, TASKS, table_of
+from twm_pipeline.mirror.tombstones import due_second_looks, forget_second_looks
 from twm_pipeline.mirror.upserts import Observed, insert_unknown
 from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.teamwork import (
@@ -96,8 +98,9 @@ class TeamworkPass:
                 self._poll_tasks()
             else:
                 self._reread_tasks()
-            self._read_deleted()
-            self._read_undeleted()
+            if self.options.secondary:
+                self._read_deleted()
+                self._read_undeleted()
             self._retry()
         self._read_due_directories()
         if self.options.wants("tasks") and self.options.moves_checkpoints and self.options.history:
@@ -311,13 +314,20 @@ class TeamworkPass:
         """Try set-aside tasks again, and look again at those that answered 404 ten minutes ago."""
         with self.work.read() as connection:
             due = due_set_aside(connection, "teamwork", "tasks")
+            again = due_second_looks(connection, "teamwork", "tasks", now=self.work.vendor_now)
         ids = [int(item) for item in due if item.isdigit()]
         try:
-            self.absent.refresh(ids)
+            gone = self.absent.refresh(ids)
+            with self.work.commit() as connection:
+                resolve_set_aside(connection, "teamwork", "tasks", gone)
         except RECORD_FAULTS as error:
             with self.work.commit() as connection:
-                again = [SetAside(stream="tasks", object_id=item, reason=str(error)) for item in due]
-                set_aside(connection, "teamwork", again)
+                problems = [SetAside(stream="tasks", object_id=item, reason=str(error)) for item in due]
+                set_aside(connection, "teamwork", problems)
+        self.absent.refresh([int(item) for item in again])
+        if again:
+            with self.work.commit() as connection:
+                forget_second_looks(connection, "teamwork", "tasks", again)
         self.absent.decide(TASKS)
 
     # -- directories -----------------------------------------------------------------------------------------

@@ -51,6 +51,20 @@ class AbsentRows:
         """Read tasks again and store them; return those that answered 404 each, now noted as missing."""
         return self._note_missing(TASKS, self._read_each(self._read_in_bulk(ids)))
 
+    def look(self, ids: Sequence[int]) -> list[int]:
+        """Do as `refresh`, by one request where only one task is asked for, whatever its state."""
+        if len(ids) > 1:
+            return self.refresh(ids)
+        return self._note_missing(TASKS, self._read_each(ids))
+
+    def look_at_rows(self, table: Table, ids: Sequence[int]) -> list[int]:
+        """Read rows of a directory again and store them; return those that answered 404, noted as missing."""
+        return self._note_missing(table, self._read_directory_rows(table)(ids))
+
+    def look_in_bulk(self, ids: Sequence[int]) -> list[int]:
+        """Read tasks again, a hundred a call; note those as missing that no list shows."""
+        return self._note_missing(TASKS, self._read_in_bulk(ids))
+
     def sweep(self, table: Table, ids: Sequence[int], *, confirmed: bool) -> None:
         """Look for living rows that a complete list does not hold, in as few requests as can be.
 
@@ -94,14 +108,20 @@ class AbsentRows:
         for start in range(0, len(ids), IDS_PER_CALL):
             chunk = list(ids[start : start + IDS_PER_CALL])
             for deleted in (False, True):
-                if not chunk:
-                    break
-                page = self.api.fetch_tasks_by_id(chunk, deleted=deleted)
-                self.store_tasks([page])
-                found = {plain_id(row) for row in page.rows}
-                chunk = [item for item in chunk if item not in found]
+                chunk = self._read_chunk(chunk, deleted=deleted)
             rest += chunk
         return rest
+
+    def _read_chunk(self, ids: list[int], *, deleted: bool) -> list[int]:
+        """Read tasks by a list, which the site may cut shorter than asked for; return those it lacks."""
+        while ids:
+            page = self.api.fetch_tasks_by_id(ids, deleted=deleted)
+            self.store_tasks([page])
+            found = {plain_id(row) for row in page.rows}
+            ids = [item for item in ids if item not in found]
+            if not found or not page.has_more:
+                break
+        return ids
 
     def _read_each(self, ids: Sequence[int]) -> list[int]:
         """Read tasks one by one and store them; return those that answered 404."""

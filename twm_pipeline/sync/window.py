@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from twm_pipeline.errors import (
     ConfigError,
@@ -21,6 +22,8 @@ from twm_pipeline.errors import (
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.checkpoints import note_outcome
 from twm_pipeline.mirror.schema import categorize, migrate
+from twm_pipeline.settings import POLL_SECONDS
+from twm_pipeline.sync.drain import Drain
 from twm_pipeline.sync.engine import PassOptions, PassReport, open_pass
 from twm_pipeline.sync.missive import MissivePass
 from twm_pipeline.sync.reconcile import ReconcileOptions, reconcile
@@ -41,6 +44,11 @@ WINDOW_NUMBERS: dict[Source, int] = {"teamwork": 1, "missive": 2}
 LOCK_CHECK_SECONDS = 5.0
 PAUSE_AFTER_OUTAGE_SECONDS = 15.0
 LONGEST_SLEEP_SECONDS = 1.0
+SECONDARY_SECONDS = 120.0
+"""Secondary mailboxes and feeds are read no more often than this: with the rest, a poll every five seconds
+then takes less than a quarter of any budget; the smallest is Missive's 900 requests in 15 minutes."""
+ASKED_POLL_SECONDS = 5.0
+"""A delivery that names no object asks for a poll; not sooner than this after the one before."""
 
 
 def prepare(engine: Engine, settings: Settings) -> list[str]:
@@ -63,22 +71,26 @@ class WindowLock:
 
     connection: Connection
     checked: float = 0.0
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def verify(self) -> None:
         """Pass while the connection that holds the lock lives, asking it every few seconds.
 
+        The window's poll and its drain both ask, each in its own thread.
+
         Raises:
             WindowClosedError: If it is gone, and the lock with it.
         """
-        now = time.monotonic()
-        if now - self.checked < LOCK_CHECK_SECONDS:
-            return
-        try:
-            self.connection.execute(text("SELECT 1"))
-        except DBAPIError as error:
-            msg = "The connection that held the window's lock is gone."
-            raise WindowClosedError(msg) from error
-        self.checked = now
+        with self._turn:
+            now = time.monotonic()
+            if now - self.checked < LOCK_CHECK_SECONDS:
+                return
+            try:
+                self.connection.execute(text("SELECT 1"))
+            except (DBAPIError, InvalidRequestError) as error:  # the latter: the other thread found out first
+                msg = "The connection that held the window's lock is gone."
+                raise WindowClosedError(msg) from error
+            self.checked = now
 
 
 @contextmanager
@@ -189,7 +201,8 @@ class Window:
         source: The vendor.
         seconds: How long it lasts; 0: until one pass is complete.
         on_report: Told after every pass.
-        on_commit: Told after every commit.
+        on_commit: Told after every commit of a pass.
+        on_drain: Told after deliveries have been applied.
         should_stop: Asked now and then; raises `WindowClosedError` when somebody wants the window to end.
         sleep: Replaced by tests.
     """
@@ -200,8 +213,11 @@ class Window:
     seconds: float
     on_report: Callable[[PassReport], None] = lambda _: None
     on_commit: Callable[[PassReport], None] = lambda _: None
+    on_drain: Callable[[PassReport], None] = lambda _: None
     should_stop: Callable[[], None] = lambda: None
     sleep: Callable[[float], None] = time.sleep
+    _drain: Drain | None = None
+    _secondary_at: float = float("-inf")
 
     def run(self, options: PassOptions) -> bool:
         """Run passes until the time is over; return False when another window holds the lock.
@@ -213,17 +229,47 @@ class Window:
             TwmError: What stopped the source; an outage only if it lasted to the end of the window.
         """
         if not options.moves_checkpoints:
-            self._loop(options, None)
+            self._loop(options, None, deadline=None)
             return True
-        with window_lock(self.engine, self.source) as lock:
-            if lock is None and options == PassOptions() and self.seconds > 0:
+        deadline = time.monotonic() + self.seconds if self.seconds > 0 else None
+        with window_lock(self.engine, self.source) as lock, ExitStack() as stack:
+            whole = options == PassOptions()
+            if lock is None and whole and self.seconds > 0:
                 return False
-            self._loop(options, lock)
+            if lock is not None and whole:
+                self._open_drain(stack, lock, deadline)
+            self._loop(options, lock, deadline=deadline)
             return True
 
-    def _loop(self, options: PassOptions, lock: WindowLock | None) -> None:
-        started = time.monotonic()
-        deadline = started + self.seconds if self.seconds > 0 else None
+    def _open_drain(self, stack: ExitStack, lock: WindowLock, deadline: float | None) -> None:
+        """Apply waiting deliveries now, or from now on beside the polls, until *stack* is closed."""
+        drain = Drain(self.engine, self.settings, self.source, should_stop=self._stopper(lock, deadline))
+        if deadline is None:
+            drain.run_once()
+        else:
+            stack.callback(lambda: self._tell_drained(drain))
+            stack.enter_context(drain.listening())
+        self._tell_drained(drain)
+        self._drain = drain
+
+    def _tell_drained(self, drain: Drain) -> None:
+        for report in drain.reports():
+            self.on_drain(report)
+
+    def _stopper(self, lock: WindowLock | None, deadline: float | None) -> Callable[[], None]:
+        """Return what raises `WindowClosedError` when somebody or something ends the window."""
+
+        def should_stop() -> None:
+            self.should_stop()
+            if lock is not None:
+                lock.verify()
+            if deadline is not None and time.monotonic() >= deadline:
+                msg = "The window is over."
+                raise WindowClosedError(msg)
+
+        return should_stop
+
+    def _loop(self, options: PassOptions, lock: WindowLock | None, *, deadline: float | None) -> None:
         outage: RetriableError | None = None
         while True:
             begun = time.monotonic()
@@ -245,7 +291,7 @@ class Window:
             pause = self._pause(report, begun, outage)
             if deadline is not None and time.monotonic() + pause >= deadline:
                 break
-            self._wait(pause, lock)
+            self._wait(pause, lock, asked_from=begun + ASKED_POLL_SECONDS if outage is None else None)
         if outage is not None:
             raise outage
 
@@ -256,26 +302,29 @@ class Window:
             raise WindowClosedError(reason)
 
     def _pass(self, options: PassOptions, lock: WindowLock | None, deadline: float | None) -> PassReport:
-        slice_ends = time.monotonic() + self.settings.poll_seconds
-
-        def should_stop() -> None:
-            self.should_stop()
-            if lock is not None:
-                lock.verify()
-            if deadline is not None and time.monotonic() >= deadline:
-                msg = "The window is over."
-                raise WindowClosedError(msg)
-
-        return run_pass(
+        now = time.monotonic()
+        slice_ends = now + self.settings.poll_seconds
+        secondary = now - self._secondary_at >= self._secondary_beat
+        report = run_pass(
             self.engine,
             self.settings,
             self.source,
-            options=options,
+            options=replace(options, secondary=secondary),
             owns_checkpoints=lock is not None,
-            should_stop=should_stop,
+            should_stop=self._stopper(lock, deadline),
             slice_is_over=lambda: options.moves_checkpoints and time.monotonic() >= slice_ends,
             on_commit=self.on_commit,
         )
+        if secondary:
+            self._secondary_at = now
+        return report
+
+    @property
+    def _secondary_beat(self) -> float:
+        """Seconds between two reads of the secondary mailboxes and feeds; 0: every poll reads them."""
+        settings = self.settings
+        rare = settings.poll_seconds * settings.budget_time_scale >= POLL_SECONDS
+        return 0.0 if rare else SECONDARY_SECONDS / settings.budget_time_scale
 
     def _pause(self, report: PassReport | None, begun: float, outage: RetriableError | None) -> float:
         """Return seconds until the next pass: none while history is left, else the interval."""
@@ -285,10 +334,28 @@ class Window:
             return 0.0
         return max(begun + self.settings.poll_seconds - time.monotonic(), 0.0)
 
-    def _wait(self, seconds: float, lock: WindowLock | None) -> None:
+    def _wait(self, seconds: float, lock: WindowLock | None, *, asked_from: float | None) -> None:
+        """Sleep until the next poll is due, or until a delivery asks for one from *asked_from* on."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self.should_stop()
             self.sleep(min(left, LONGEST_SLEEP_SECONDS))
             if lock is not None:
                 lock.verify()
+            if self._drain is not None and self._is_asked(self._drain, asked_from):
+                return
+
+    def _is_asked(self, drain: Drain, asked_from: float | None) -> bool:
+        """Tell of the deliveries applied meanwhile, and return whether one of them asks for a poll now.
+
+        Raises:
+            TwmError: What stopped the drain.
+        """
+        self._tell_drained(drain)
+        if drain.failure is not None:
+            _note(self.engine, self.source, str(drain.failure))
+            raise drain.failure
+        if asked_from is None or time.monotonic() < asked_from or not drain.poll_wanted.is_set():
+            return False
+        drain.poll_wanted.clear()
+        return True

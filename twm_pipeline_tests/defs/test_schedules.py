@@ -7,7 +7,7 @@ import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from twm_pipeline.definitions import defs
-from twm_pipeline.defs.schedules import is_lost, why_not
+from twm_pipeline.defs.windows import is_lost, why_not
 from twm_pipeline.sync.window import window_lock
 from twm_pipeline_tests.defs.conftest import Deployment
 
@@ -117,7 +117,7 @@ def test_a_tick_beside_a_pass_of_the_command_line_skips(deployment):
 def test_a_tick_reports_a_killed_window_and_opens_another(deployment, monkeypatch):
     deployment.run("teamwork_sync")
     run = add_run(deployment, Status.STARTED)
-    monkeypatch.setattr("twm_pipeline.defs.schedules.LOST_SECONDS", -1)
+    monkeypatch.setattr("twm_pipeline.defs.windows.LOST_SECONDS", -1)
 
     assert tick(deployment, "teamwork_poll_schedule").tags["twm/window"] == "teamwork"
     after = deployment.instance.get_run_by_id(run.run_id)
