@@ -8,16 +8,18 @@ renames or removes a file first has it, and to the others it is gone.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
 import re
 import secrets
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 Place = Literal["new", "cur", "retry", "dead"]
 
 PLACES: tuple[Place, ...] = ("new", "cur", "retry", "dead")
+FOLDERS = ("tmp", *PLACES)
 FORMAT = 1
 LONGEST_WAIT_SECONDS = 86_400.0
 """No wait is longer. What is due later than this from now was put there before the clock was set back."""
@@ -44,9 +47,8 @@ REASON_SUFFIX = ".reason"
 _ENTRY = re.compile(r"[0-9]{16}\.[0-9a-f]{16}\.[0-9]{1,6}", re.ASCII)
 _WAITING_ENTRY = re.compile(rf"[0-9]{{13}}\.{_ENTRY.pattern}", re.ASCII)
 _DUE_CHARACTERS = 13
-_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-_NOTE = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_EXPLAINED: tuple[Place, ...] = ("retry", "dead")
+"""Where a reason lies beside each entry."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -131,18 +133,20 @@ class Spool:
         self, folder: Path, source: Source, *, reserve_bytes: int = 0, clock: Callable[[], float] = time.time
     ) -> None:
         self.source = source
-        self._folder = folder / source
+        self.folder = folder / source
+        self._folders = {name: self.folder / name for name in FOLDERS}
         self._reserve_bytes = reserve_bytes
         self._clock = clock
         self._stamp = 0
         self._stamp_lock = threading.Lock()
+        self._is_prepared = False
 
     @property
     def free_bytes(self) -> int:
         """Room on the disk, the reserve included."""
-        with _translated("be looked at"):
+        with self._words("be looked at"):
             self._prepare()
-            room = os.statvfs(self._folder)
+            room = os.statvfs(self.folder)
             return room.f_bavail * room.f_frsize
 
     def put(self, envelopes: Sequence[Envelope]) -> list[str]:
@@ -152,20 +156,21 @@ class Spool:
             SpoolFullError: If there is no room but the reserve.
             SpoolError: If the disk fails. Nothing of the batch is kept then, nor of a full one.
         """
-        files = [(self._name(envelope), _encode(envelope)) for envelope in envelopes]
-        with _translated("take deliveries"):
+        names = [self._name(envelope) for envelope in envelopes]
+        contents = [_encode(envelope) for envelope in envelopes]
+        drafts = [self._path("tmp", name) for name in names]
+        with self._words("take deliveries"):
             self._prepare()
-            self._check_room(files)
+            self._check_room(contents)
             try:
-                for name, content in files:
-                    _write(self._path("tmp", name), content, _NEW_FILE)
-                for name, _ in files:
-                    self._path("tmp", name).rename(self._path("new", name))
-                _sync_folder(self._folder / "new")
+                _write_new(drafts, contents)
+                for draft, name in zip(drafts, names, strict=True):
+                    draft.rename(self._path("new", name))
+                _sync_folder(self._folders["new"])
             except BaseException:
-                self._remove_all(name for name, _ in files)
+                self._remove_all(names)
                 raise
-        return [name for name, _ in files]
+        return names
 
     def waiting(self) -> Waiting:
         """Return what waits; only folders are listed, no entry is opened."""
@@ -191,7 +196,7 @@ class Spool:
         """
         entries: list[Entry] = []
         problem: OSError | None = None
-        with _translated("hand deliveries out"):
+        with self._words("hand deliveries out"):
             self._prepare()
             for path in self._claimable(retries=retries):
                 if len(entries) >= limit:
@@ -208,12 +213,12 @@ class Spool:
 
     def done(self, entry: Entry) -> None:
         """Remove an entry that was dealt with."""
-        with _translated("remove a delivery"):
+        with self._words("remove a delivery"):
             self._path("cur", entry.name).unlink(missing_ok=True)
 
     def release(self, entry: Entry) -> None:
         """Put an entry back as if it had not been claimed: an outage counts nothing."""
-        with _translated("put a delivery back"):
+        with self._words("put a delivery back"):
             _move(self._path("cur", entry.name), self._path("new", entry.name))
 
     def fail(self, entry: Entry, reason: str, *, most_attempts: int, first_wait_seconds: float) -> bool:
@@ -228,18 +233,18 @@ class Spool:
         attempts = entry.attempts + 1
         bare = f"{entry.name.rpartition('.')[0]}.{attempts}"
         held = self._path("cur", entry.name)
-        with _translated("put a delivery aside"):
+        with self._words("put a delivery aside"):
             if attempts >= most_attempts:
                 self._bury(held, bare, reason)
                 return True
             wait = min(first_wait_seconds * 2 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS)
             due = int((self._clock() + wait) * 1000)
-            self._lay("retry", f"{due:013d}.{bare}", held, reason=reason, attempts=attempts)
+            self._lay("retry", f"{due:013d}.{bare}", held, reason=reason)
             return False
 
     def take_back(self) -> int:
         """Put all claimed entries back; only the holder of the window's lock may call it."""
-        with _translated("put deliveries back"):
+        with self._words("put deliveries back"):
             self._prepare()
             names = self._names("cur")
             return sum(_move(self._path("cur", name), self._path("new", name)) for name in names)
@@ -247,16 +252,11 @@ class Spool:
     def sweep(self) -> int:
         """Remove what killed processes left: old files in `tmp`, old reasons without their entry."""
         paths = [self._path("tmp", name) for name in self._list("tmp") if _ENTRY.fullmatch(name)]
-        for place in ("retry", "dead"):
+        for place in _EXPLAINED:
             names = set(self._list(place))
-            paths += [
-                self._path(place, name)
-                for name in names
-                if name.endswith(REASON_SUFFIX)
-                and _pattern(place).fullmatch(bare := name.removesuffix(REASON_SUFFIX))
-                and bare not in names
-            ]
-        with _translated("be swept"):
+            bare = {name.removesuffix(REASON_SUFFIX) for name in names if name.endswith(REASON_SUFFIX)}
+            paths += [self._reason_path(place, name) for name in bare - names if place in _places_of(name)]
+        with self._words("be swept"):
             return sum(self._remove_leftover(path) for path in paths)
 
     def entries(self, *places: Place) -> list[Listed]:
@@ -270,51 +270,61 @@ class Spool:
         Raises:
             RecordError: If the file cannot be read as an entry.
         """
-        for place in PLACES:
-            with _translated("be read"), suppress(FileNotFoundError):
+        for place in _places_of(name):
+            with self._words("be read"), suppress(FileNotFoundError):
                 return self._read(self._path(place, name))
         return None
 
     def reason(self, name: str) -> str | None:
         """Return why an entry waits in `retry` or is dead, as far as that is known."""
-        for place in ("dead", "retry"):
+        for place in _places_of(name):
             with suppress(OSError, ValueError, KeyError, TypeError):
-                return str(json.loads(self._path(place, name + REASON_SUFFIX).read_bytes())["reason"])
+                return str(json.loads(self._reason_path(place, name).read_bytes())["reason"])
         return None
 
     def retry(self, name: str) -> bool:
         """Put a dead or waiting entry back with no attempt counted; return whether it was there."""
-        bare = _ENTRY.search(name)
-        if bare is None:
-            return False
-        fresh = f"{bare[0].rpartition('.')[0]}.0"
-        with _translated("put a delivery back"):
-            return any(self._lift(place, name, self._path("new", fresh)) for place in ("dead", "retry"))
+        fresh = f"{_bare(name).rpartition('.')[0]}.0"
+        places = [place for place in _EXPLAINED if place in _places_of(name)]
+        with self._words("put a delivery back"):
+            return any(self._lift(place, name, self._path("new", fresh)) for place in places)
 
     def discard(self, name: str) -> bool:
         """Remove an entry for good, wherever it lies; return whether it was there."""
-        with _translated("remove a delivery"):
-            return any(self._discard(place, name) for place in PLACES if _pattern(place).fullmatch(name))
-
-    def _discard(self, place: Place, name: str) -> bool:
-        there = _unlink(self._path(place, name))
-        if there:
-            _unlink(self._path(place, name + REASON_SUFFIX))
-        return there
+        with self._words("remove a delivery"):
+            for place in _places_of(name):
+                if _unlink(self._path(place, name)):
+                    _unlink(self._reason_path(place, name))
+                    return True
+        return False
 
     def _path(self, place: str, name: str) -> Path:
-        return self._folder / place / name
+        return self._folders[place] / name
+
+    def _reason_path(self, place: str, name: str) -> Path:
+        return self._path(place, name + REASON_SUFFIX)
 
     def _list(self, place: str) -> list[str]:
         try:
-            return os.listdir(self._folder / place)  # noqa: PTH208 - thousands of names, and no path for each
+            return os.listdir(self._folders[place])  # noqa: PTH208 - thousands of names, and no path for each
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _explained("be listed", error) from error
+            raise self._explained("be listed", error) from error
+
+    @contextmanager
+    def _words(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._explained(what, error) from error
+
+    def _explained(self, what: str, error: OSError) -> SpoolError:
+        kind = SpoolFullError if error.errno in _FULL else SpoolError
+        return kind(f"The spool {self.folder} cannot {what}: {error.strerror}.")
 
     def _names(self, place: Place) -> list[str]:
-        is_ours = _pattern(place).fullmatch
+        is_ours = (_WAITING_ENTRY if place == "retry" else _ENTRY).fullmatch
         return [name for name in self._list(place) if is_ours(name)]
 
     def _name(self, envelope: Envelope) -> str:
@@ -324,18 +334,25 @@ class Spool:
             return f"{self._stamp:016d}.{secrets.token_hex(8)}.0"
 
     def _prepare(self) -> None:
-        for place in ("tmp", *PLACES):
-            _make_folder(self._folder / place)
+        """Make what folders are missing, also those that somebody removed meanwhile."""
+        for folder in self._folders.values():
+            _make_folder(folder)
+        if not self._is_prepared:
+            # Whoever made them may have died before that was on the disk.
+            for folder in (self.folder, *self.folder.parents[:2]):
+                with suppress(PermissionError):
+                    _sync_folder(folder)
+            self._is_prepared = True
 
-    def _check_room(self, files: Sequence[tuple[str, bytes]]) -> None:
-        room = os.statvfs(self._folder)
-        wanted = self._reserve_bytes + sum(len(content) for _, content in files)
-        files_wanted = self._reserve_bytes // BYTES_PER_INODE + len(files)
+    def _check_room(self, contents: Sequence[bytes]) -> None:
+        room = os.statvfs(self.folder)
+        wanted = self._reserve_bytes + sum(len(content) for content in contents)
+        files_wanted = self._reserve_bytes // BYTES_PER_INODE + len(contents)
         if room.f_bavail * room.f_frsize < wanted or (room.f_files and room.f_favail < files_wanted):
-            msg = f"The spool {self._folder} has no room but its reserve; make some on its disk."
+            msg = f"The spool {self.folder} has no room but its reserve; make some on its disk."
             raise SpoolFullError(msg)
 
-    def _remove_all(self, names: Iterator[str]) -> None:
+    def _remove_all(self, names: Sequence[str]) -> None:
         """Take a batch back that was not stored as a whole: its sender is told so and sends it again."""
         for name in names:
             for place in ("tmp", "new"):
@@ -353,13 +370,12 @@ class Spool:
 
     def _take(self, path: Path) -> Entry | None:
         """Return the entry at *path*, claimed, or None if somebody else has it or it is no entry."""
-        listed = _listed("retry" if path.parent.name == "retry" else "new", path.name)
-        name = path.name[_DUE_CHARACTERS + 1 :] if listed.due else path.name
+        name = _bare(path.name)
         held = self._path("cur", name)
-        if not self._lift(listed.place, path.name, held):
+        if not self._lift(path.parent.name, path.name, held):
             return None
         try:
-            return Entry(name=name, attempts=listed.attempts, envelope=self._read(held))
+            return Entry(name=name, attempts=_attempts_of(name), envelope=self._read(held))
         except FileNotFoundError:
             return None
         except RecordError as error:
@@ -369,27 +385,29 @@ class Spool:
             _move(held, self._path("new", name))
             raise
 
-    def _lift(self, place: Place, name: str, target: Path) -> bool:
-        """Move an entry out of *place*, then remove the reason beside it."""
+    def _lift(self, place: str, name: str, target: Path) -> bool:
+        """Move an entry out of *place*, then remove the reason beside it; return whether it was there."""
         if not _move(self._path(place, name), target):
             return False
-        if place in ("retry", "dead"):
-            _unlink(self._path(place, name + REASON_SUFFIX))
+        if place in _EXPLAINED:
+            _unlink(self._reason_path(place, name))
         return True
 
     def _bury(self, held: Path, name: str, reason: str) -> None:
         logger.warning("%s: the delivery %s is dead: %s", self.source, name, reason[:REASON_CHARACTERS])
-        self._lay("dead", name, held, reason=reason, attempts=int(name.rpartition(".")[2]))
+        self._lay("dead", name, held, reason=reason)
 
-    def _lay(self, place: Place, name: str, held: Path, *, reason: str, attempts: int) -> None:
+    def _lay(self, place: Place, name: str, held: Path, *, reason: str) -> None:
         """Move a claimed entry into *place*, its reason first: nothing lies there without one."""
         moment = "died_at" if place == "dead" else "failed_at"
-        at = datetime.fromtimestamp(self._clock(), UTC).isoformat()
-        note = {"reason": reason[:REASON_CHARACTERS], "attempts": attempts, moment: at}
+        note = {
+            "reason": reason[:REASON_CHARACTERS],
+            "attempts": _attempts_of(name),
+            moment: datetime.fromtimestamp(self._clock(), UTC).isoformat(),
+        }
         with suppress(OSError):  # a full disk takes no reason, but it can still rename
-            _write(self._path(place, name + REASON_SUFFIX), json.dumps(note).encode(), _NOTE)
-        if not _move(held, self._path(place, name)):
-            _unlink(self._path(place, name + REASON_SUFFIX))
+            _write_note(self._reason_path(place, name), json.dumps(note).encode())
+        _move(held, self._path(place, name))
 
     def _remove_leftover(self, path: Path) -> bool:
         with suppress(FileNotFoundError):
@@ -406,7 +424,7 @@ class Spool:
             OSError: If this process can open nothing just now.
         """
         try:
-            with os.fdopen(os.open(path, _READ), "rb") as file:
+            with io.open(path, "rb", opener=_open_to_read) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     msg = "it is no plain file"
@@ -458,26 +476,34 @@ def _parse_head(line: bytes, *, source: Source) -> dict[str, Any]:
 
 
 def _envelope(head: dict[str, Any], body: bytes) -> Envelope:
+    msg = "the head lacks a key, or has one of another type"
     try:
         received_at = datetime.fromisoformat(head["received_at"]).astimezone(UTC)
         headers = {str(name): str(value) for name, value in head["headers"].items()}
-        texts = (head["event"], head["stream"], head["object_id"])
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
-        texts = (None, None, None)
-    event, stream, object_id = texts
-    if (
-        not isinstance(event, str)
-        or not isinstance(stream, str | None)
-        or not isinstance(object_id, str | None)
+        hint = Hint(event=head["event"], stream=head["stream"], object_id=head["object_id"])
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise RecordError(msg) from error
+    if not isinstance(hint.event, str) or not all(
+        isinstance(text, str | None) for text in (hint.stream, hint.object_id)
     ):
-        msg = "the head lacks a key, or has one of another type"
         raise RecordError(msg)
-    hint = Hint(event=event, stream=stream, object_id=object_id)
     return Envelope(source=head["source"], hint=hint, received_at=received_at, headers=headers, body=body)
 
 
-def _pattern(place: str) -> re.Pattern[str]:
-    return _WAITING_ENTRY if place == "retry" else _ENTRY
+def _places_of(name: str) -> tuple[Place, ...]:
+    """Return where an entry of this name can lie; nowhere, if it is no name of ours."""
+    if _WAITING_ENTRY.fullmatch(name):
+        return ("retry",)
+    return ("new", "cur", "dead") if _ENTRY.fullmatch(name) else ()
+
+
+def _bare(name: str) -> str:
+    """Return a name without the time at which it is due."""
+    return name[_DUE_CHARACTERS + 1 :] if _WAITING_ENTRY.fullmatch(name) else name
+
+
+def _attempts_of(name: str) -> int:
+    return int(name.rpartition(".")[2])
 
 
 def _listed(place: Place, name: str) -> Listed:
@@ -516,15 +542,47 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _write(path: Path, content: bytes, flags: int) -> None:
-    file = os.open(path, flags, 0o600)
-    try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(file, left) :]
+def _open_to_read(path: str, _flags: int) -> int:
+    """Open a file that is no link, and do not wait if it is a pipe: whatever lies there was put by others."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _write_new(paths: Sequence[Path], contents: Sequence[bytes]) -> None:
+    """Write new files and sync each.
+
+    All are written, and the kernel is told to begin with them, before the first is waited for: one commit of
+    the file system's journal then serves several. Threads that sync at the same time gained nothing more.
+    """
+    with ExitStack() as stack:
+        files = [_open(path, os.O_EXCL, stack) for path in paths]
+        for file, content in zip(files, contents, strict=True):
+            _write_whole(file, content)
+        if sys.platform == "linux":
+            for file in files:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        for file in files:
+            os.fsync(file)
+
+
+def _write_note(path: Path, content: bytes) -> None:
+    """Write a file, over one that a killed process left."""
+    with ExitStack() as stack:
+        file = _open(path, os.O_TRUNC, stack)
+        _write_whole(file, content)
         os.fsync(file)
-    finally:
-        os.close(file)
+
+
+def _open(path: Path, flags: int, stack: ExitStack) -> int:
+    """Return a file to write to that only its owner can read, closed by *stack*."""
+    file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+    stack.callback(os.close, file)
+    return file
+
+
+def _write_whole(file: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(file, left) :]
 
 
 def _move(source: Path, target: Path) -> bool:
@@ -541,16 +599,3 @@ def _unlink(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _explained(what, error) from error
-
-
-def _explained(what: str, error: OSError) -> SpoolError:
-    kind = SpoolFullError if error.errno in _FULL else SpoolError
-    return kind(f"The spool cannot {what}: {error.strerror}.")
