@@ -8,7 +8,6 @@ renames or removes a file first has it, and to the others it is gone.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
 import os
@@ -424,7 +423,7 @@ class Spool:
             OSError: If this process can open nothing just now.
         """
         try:
-            with io.open(path, "rb", opener=_open_to_read) as file:
+            with open(path, "rb", opener=_open_to_read) as file:  # noqa: PTH123 - a Path takes no opener
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     msg = "it is no plain file"
@@ -480,13 +479,12 @@ def _envelope(head: dict[str, Any], body: bytes) -> Envelope:
     try:
         received_at = datetime.fromisoformat(head["received_at"]).astimezone(UTC)
         headers = {str(name): str(value) for name, value in head["headers"].items()}
-        hint = Hint(event=head["event"], stream=head["stream"], object_id=head["object_id"])
+        event, *ids = head["event"], head["stream"], head["object_id"]
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise RecordError(msg) from error
-    if not isinstance(hint.event, str) or not all(
-        isinstance(text, str | None) for text in (hint.stream, hint.object_id)
-    ):
+    if not isinstance(event, str) or not all(isinstance(item, str | None) for item in ids):
         raise RecordError(msg)
+    hint = Hint(event=event, stream=ids[0], object_id=ids[1])
     return Envelope(source=head["source"], hint=hint, received_at=received_at, headers=headers, body=body)
 
 
