@@ -39,6 +39,8 @@ LONGEST_WAIT_SECONDS = 86_400.0
 LEFTOVER_SECONDS = 36 * 3600
 BYTES_PER_INODE = 16_384
 """How much room of the reserve stands for one file, where the file system has only so many."""
+FILES_AT_ONCE = 64
+"""So many files of a batch are open together; a process may have a thousand."""
 MAX_HEAD_BYTES = 1 << 20
 REASON_CHARACTERS = 500
 REASON_SUFFIX = ".reason"
@@ -162,7 +164,9 @@ class Spool:
             self._prepare()
             self._check_room(contents)
             try:
-                _write_new(drafts, contents)
+                for start in range(0, len(drafts), FILES_AT_ONCE):
+                    part = slice(start, start + FILES_AT_ONCE)
+                    _write_new(drafts[part], contents[part])
                 for draft, name in zip(drafts, names, strict=True):
                     draft.rename(self._path("new", name))
                 _sync_folder(self._folders["new"])
@@ -234,7 +238,7 @@ class Spool:
         held = self._path("cur", entry.name)
         with self._words("put a delivery aside"):
             if attempts >= most_attempts:
-                self._bury(held, bare, reason)
+                self._lay("dead", bare, held, reason=reason)
                 return True
             wait = min(first_wait_seconds * 2 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS)
             due = int((self._clock() + wait) * 1000)
@@ -378,7 +382,8 @@ class Spool:
         except FileNotFoundError:
             return None
         except RecordError as error:
-            self._bury(held, name, str(error))
+            logger.warning("%s: the delivery %s is dead: %s", self.source, name, error)
+            self._lay("dead", name, held, reason=str(error))
             return None
         except OSError:
             _move(held, self._path("new", name))
@@ -391,10 +396,6 @@ class Spool:
         if place in _EXPLAINED:
             _unlink(self._reason_path(place, name))
         return True
-
-    def _bury(self, held: Path, name: str, reason: str) -> None:
-        logger.warning("%s: the delivery %s is dead: %s", self.source, name, reason[:REASON_CHARACTERS])
-        self._lay("dead", name, held, reason=reason)
 
     def _lay(self, place: Place, name: str, held: Path, *, reason: str) -> None:
         """Move a claimed entry into *place*, its reason first: nothing lies there without one."""
@@ -423,7 +424,7 @@ class Spool:
             OSError: If this process can open nothing just now.
         """
         try:
-            with open(path, "rb", opener=_open_to_read) as file:  # noqa: PTH123 - a Path takes no opener
+            with open(path, "rb", opener=_open_to_read) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     msg = "it is no plain file"
@@ -548,7 +549,7 @@ def _open_to_read(path: str, _flags: int) -> int:
 def _write_new(paths: Sequence[Path], contents: Sequence[bytes]) -> None:
     """Write new files and sync each.
 
-    All are written, and the kernel is told to begin with them, before the first is waited for: one commit of
+    They are written, and the kernel is told to begin with them, before the first is waited for: one commit of
     the file system's journal then serves several. Threads that sync at the same time gained nothing more.
     """
     with ExitStack() as stack:
