@@ -1,0 +1,47 @@
+"""Telling of what was refused without letting a flood of it flood the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+QUIET_SECONDS = 60.0
+
+
+class Refusals:
+    """Logs the first refusal of each kind at once, and then a count each minute.
+
+    Args:
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[tuple[int, str], float] = {}
+        self._untold: dict[tuple[int, str], int] = {}
+
+    def note(self, status: int, reason: str) -> None:
+        """Log a refusal unless one of its kind was logged just now.
+
+        Args:
+            status: What the sender is answered.
+            reason: One of a few fixed texts.
+        """
+        kind = (status, reason)
+        count = self._untold.get(kind, 0) + 1
+        now = self._clock()
+        if now - self._told.get(kind, float("-inf")) < QUIET_SECONDS:
+            self._untold[kind] = count
+            return
+        self._told[kind], self._untold[kind] = now, 0
+        logger.warning("Refused with %d: %s (%d since the last such line)", status, reason, count)
+
+
+def place_of(error: BaseException) -> str:
+    """Return where *error* was raised, for a line that must not hold its text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "an unknown place"
