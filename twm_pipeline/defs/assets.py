@@ -149,7 +149,8 @@ def _listen(
     def on_drain(report: PassReport) -> None:
         ledger.note_deliveries(report)
         traffic.note_deliveries(report)
-        _tell(context, report)
+        for problem in report.problems:
+            context.log.warning(problem)
 
     def sleep(seconds: float) -> None:
         stop.sleep(seconds)

@@ -168,7 +168,7 @@ class Drain:
             batch.release_rest()
             changes.work.count_traffic()
             self._reports.put(changes.work.report)
-        logger.info(
+        logger.debug(  # a line costs Dagster more than the round; its materializations tell the same
             "%s: %d deliveries about %d objects applied, %d faulty, %.0f ms",
             self.source,
             len(entries),

@@ -289,9 +289,11 @@ class Window:
                 if deadline is None and (report.complete or lock is None or not options.moves_checkpoints):
                     break
             pause = self._pause(report, begun, outage)
-            if deadline is not None and time.monotonic() + pause >= deadline:
+            asked_from = begun + ASKED_POLL_SECONDS if outage is None else None
+            if deadline is None:
+                self._wait(pause, lock, asked_from=asked_from)
+            elif not self._wait_within(pause, deadline, lock, asked_from=asked_from):
                 break
-            self._wait(pause, lock, asked_from=begun + ASKED_POLL_SECONDS if outage is None else None)
         if outage is not None:
             raise outage
 
@@ -333,6 +335,17 @@ class Window:
         if report is not None and not report.complete:
             return 0.0
         return max(begun + self.settings.poll_seconds - time.monotonic(), 0.0)
+
+    def _wait_within(
+        self, seconds: float, deadline: float, lock: WindowLock | None, *, asked_from: float | None
+    ) -> bool:
+        """Wait as `_wait`, listening to the very end of the window; return False when it has come."""
+        try:
+            self._wait(min(seconds, deadline - time.monotonic()), lock, asked_from=asked_from)
+        except WindowClosedError:
+            if time.monotonic() < deadline:
+                raise
+        return time.monotonic() < deadline
 
     def _wait(self, seconds: float, lock: WindowLock | None, *, asked_from: float | None) -> None:
         """Sleep until the next poll is due, or until a delivery asks for one from *asked_from* on."""
