@@ -52,6 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--anchor", type=parse_instant, help="instant at which generated content ends")
     parser.add_argument("--changes-per-hour", type=float, default=0)
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument(
+        "--webhook-time-scale", type=float, default=1.0, metavar="N", help="divides the waits of retries"
+    )
     parser.add_argument("--answer", type=parse_answer, action="append", default=[], metavar="NAME=VALUE")
     return parser
 
@@ -71,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         anchor=given.anchor,
         changes_per_hour=given.changes_per_hour,
         latency_seconds=given.latency,
+        webhook_time_scale=given.webhook_time_scale,
     )
     serve(options)
 

@@ -48,6 +48,13 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "teamwork.webhook_page_size": (0, 50, 2),
     "teamwork.webhook_default_version": ("2", "1"),
     "teamwork.paused_status": ("PAUSED", "INACTIVE"),
+    # Teamwork: what webhooks tell, and how.
+    "teamwork.restore_fires": ("none", "UPDATED"),
+    "teamwork.unarchive_fires": ("none", "UPDATED", "REOPENED"),
+    "teamwork.updated_fires_too": (False, True),
+    "teamwork.deletion_id": ("id", "ID", "object.id"),
+    "teamwork.event_header": (True, False),
+    "teamwork.webhook_retries": ("hourly", "minutes"),
     # Missive: paging.
     "missive.until_inclusive": (True, False),
     "missive.limit_over_max": ("cap", "400"),

@@ -40,8 +40,11 @@ class SandboxControl:
         Raises:
             SandboxError: If the sandbox refuses it.
         """
+        return self._do(action, fields, timeout_seconds=TIMEOUT_SECONDS)
+
+    def _do(self, action: str, fields: dict[str, Any], *, timeout_seconds: float) -> Json:
         response = self._session.post(
-            f"{self.url}/control/do/{action}", data=orjson.dumps(fields), timeout=TIMEOUT_SECONDS
+            f"{self.url}/control/do/{action}", data=orjson.dumps(fields), timeout=timeout_seconds
         )
         body = orjson.loads(response.content)
         if "error" in body:
@@ -134,12 +137,40 @@ class SandboxControl:
         """Delete a rule in Missive's UI."""
         self.do("delete_rule", rule_id=rule_id)
 
+    # Deliveries.
+
+    def set_deliveries(self, **fields: Json) -> None:
+        """Say how deliveries travel: fields of `deliveries.Weather`, and `seed`; the rest as at first."""
+        self.do("set_deliveries", **fields)
+
+    def hold_deliveries(self, *events: str) -> None:
+        """Keep back what was not sent yet, of these events or all."""
+        self.do("hold_deliveries", events=events)
+
+    def release_deliveries(self) -> int:
+        """Send what was kept back; return how many deliveries that are."""
+        return int(self.do("release_deliveries"))
+
+    def wait_for_deliveries(self, timeout_seconds: float = 30.0, *, retries: bool = False) -> None:
+        """Wait until nothing is under way; what is to be retried counts only when asked.
+
+        Raises:
+            SandboxError: If that takes longer than *timeout_seconds*.
+        """
+        fields = {"seconds": timeout_seconds, "retries": retries}
+        self._do("wait_for_deliveries", fields, timeout_seconds=timeout_seconds + TIMEOUT_SECONDS)
+
+    def deliveries(self, vendor: str | None = None, **fields: Json) -> list[dict[str, Any]]:
+        """Return the log, from number `since` on and in one `state` where given."""
+        rows: list[dict[str, Any]] = self.do("deliveries", vendor=vendor, **fields)
+        return rows
+
     def random_changes(self, count: int, seed: int, vendor: str | None = None) -> dict[str, int]:
         """Make random changes; return how many of each."""
         result: dict[str, int] = self.do("random_changes", count=count, seed=seed, vendor=vendor)
         return result
 
-    # Teamwork.
+    # Teamwork. With `fire` off, no webhook hears of a change.
 
     def create_task(self, name: str, **fields: Json) -> int:
         """Create a task and return its id."""
@@ -149,93 +180,95 @@ class SandboxControl:
         """Change fields of a task."""
         self.do("edit_task", task_id=task_id, **fields)
 
-    def bulk_edit(self, count: int, priority: str | None = "high") -> list[int]:
+    def bulk_edit(self, count: int, priority: str | None = "high", *, fire: bool = True) -> list[int]:
         """Edit *count* tasks within one second; return their ids."""
-        return list(self.do("bulk_edit", count=count, priority=priority))
+        return list(self.do("bulk_edit", count=count, priority=priority, fire=fire))
 
     def redate_task(self, task_id: int, updated_at: int) -> None:
         """Give a task any `updatedAt`."""
         self.do("redate_task", task_id=task_id, updated_at=updated_at)
 
-    def complete_task(self, task_id: int) -> None:
+    def complete_task(self, task_id: int, *, fire: bool = True) -> None:
         """Complete a task."""
-        self.do("complete_task", task_id=task_id)
+        self.do("complete_task", task_id=task_id, fire=fire)
 
-    def reopen_task(self, task_id: int) -> None:
+    def reopen_task(self, task_id: int, *, fire: bool = True) -> None:
         """Reopen a task."""
-        self.do("reopen_task", task_id=task_id)
+        self.do("reopen_task", task_id=task_id, fire=fire)
 
-    def delete_task(self, task_id: int) -> None:
+    def delete_task(self, task_id: int, *, fire: bool = True) -> None:
         """Delete a task."""
-        self.do("delete_task", task_id=task_id)
+        self.do("delete_task", task_id=task_id, fire=fire)
 
-    def restore_task(self, task_id: int) -> None:
+    def restore_task(self, task_id: int, *, fire: bool = True) -> None:
         """Restore a deleted task."""
-        self.do("restore_task", task_id=task_id)
+        self.do("restore_task", task_id=task_id, fire=fire)
 
-    def tag_task(self, task_id: int, tag_id: int) -> None:
+    def tag_task(self, task_id: int, tag_id: int, *, fire: bool = True) -> None:
         """Tag a task."""
-        self.do("tag_task", task_id=task_id, tag_id=tag_id)
+        self.do("tag_task", task_id=task_id, tag_id=tag_id, fire=fire)
 
-    def untag_task(self, task_id: int, tag_id: int) -> None:
+    def untag_task(self, task_id: int, tag_id: int, *, fire: bool = True) -> None:
         """Take a tag off a task."""
-        self.do("untag_task", task_id=task_id, tag_id=tag_id)
+        self.do("untag_task", task_id=task_id, tag_id=tag_id, fire=fire)
 
-    def assign_task(self, task_id: int, assignees: Sequence[tuple[str, int]] | None) -> None:
+    def assign_task(
+        self, task_id: int, assignees: Sequence[tuple[str, int]] | None, *, fire: bool = True
+    ) -> None:
         """Set a task's assignees: pairs of `users`, `teams` or `companies` and an id."""
-        self.do("assign_task", task_id=task_id, assignees=assignees)
+        self.do("assign_task", task_id=task_id, assignees=assignees, fire=fire)
 
-    def move_task(self, task_id: int, list_id: int) -> None:
+    def move_task(self, task_id: int, list_id: int, *, fire: bool = True) -> None:
         """Move a task to a list of any project."""
-        self.do("move_task", task_id=task_id, list_id=list_id)
+        self.do("move_task", task_id=task_id, list_id=list_id, fire=fire)
 
-    def comment_task(self, task_id: int, body: str) -> int:
+    def comment_task(self, task_id: int, body: str, *, fire: bool = True) -> int:
         """Comment on a task and return the comment's id."""
-        return int(self.do("comment_task", task_id=task_id, body=body))
+        return int(self.do("comment_task", task_id=task_id, body=body, fire=fire))
 
-    def edit_task_comment(self, comment_id: int, body: str) -> None:
+    def edit_task_comment(self, comment_id: int, body: str, *, fire: bool = True) -> None:
         """Edit a task's comment."""
-        self.do("edit_task_comment", comment_id=comment_id, body=body)
+        self.do("edit_task_comment", comment_id=comment_id, body=body, fire=fire)
 
-    def delete_task_comment(self, comment_id: int) -> None:
+    def delete_task_comment(self, comment_id: int, *, fire: bool = True) -> None:
         """Delete a task's comment."""
-        self.do("delete_task_comment", comment_id=comment_id)
+        self.do("delete_task_comment", comment_id=comment_id, fire=fire)
 
-    def create_tasklist(self, name: str, project_id: int) -> int:
+    def create_tasklist(self, name: str, project_id: int, *, fire: bool = True) -> int:
         """Create a task list and return its id."""
-        return int(self.do("create_tasklist", name=name, project_id=project_id))
+        return int(self.do("create_tasklist", name=name, project_id=project_id, fire=fire))
 
-    def rename_tasklist(self, list_id: int, name: str) -> None:
+    def rename_tasklist(self, list_id: int, name: str, *, fire: bool = True) -> None:
         """Rename a task list."""
-        self.do("rename_tasklist", list_id=list_id, name=name)
+        self.do("rename_tasklist", list_id=list_id, name=name, fire=fire)
 
-    def complete_tasklist(self, list_id: int) -> None:
+    def complete_tasklist(self, list_id: int, *, fire: bool = True) -> None:
         """Complete a task list."""
-        self.do("complete_tasklist", list_id=list_id)
+        self.do("complete_tasklist", list_id=list_id, fire=fire)
 
-    def reopen_tasklist(self, list_id: int) -> None:
+    def reopen_tasklist(self, list_id: int, *, fire: bool = True) -> None:
         """Reopen a task list."""
-        self.do("reopen_tasklist", list_id=list_id)
+        self.do("reopen_tasklist", list_id=list_id, fire=fire)
 
-    def delete_tasklist(self, list_id: int) -> None:
+    def delete_tasklist(self, list_id: int, *, fire: bool = True) -> None:
         """Delete a task list."""
-        self.do("delete_tasklist", list_id=list_id)
+        self.do("delete_tasklist", list_id=list_id, fire=fire)
 
-    def create_project(self, name: str) -> int:
+    def create_project(self, name: str, *, fire: bool = True) -> int:
         """Create a project with one list and return its id."""
-        return int(self.do("create_project", name=name))
+        return int(self.do("create_project", name=name, fire=fire))
 
-    def rename_project(self, project_id: int, name: str) -> None:
+    def rename_project(self, project_id: int, name: str, *, fire: bool = True) -> None:
         """Rename a project."""
-        self.do("rename_project", project_id=project_id, name=name)
+        self.do("rename_project", project_id=project_id, name=name, fire=fire)
 
-    def archive_project(self, project_id: int, *, archived: bool = True) -> None:
+    def archive_project(self, project_id: int, *, archived: bool = True, fire: bool = True) -> None:
         """Archive a project, or take it back."""
-        self.do("archive_project", project_id=project_id, archived=archived)
+        self.do("archive_project", project_id=project_id, archived=archived, fire=fire)
 
-    def delete_project(self, project_id: int) -> None:
+    def delete_project(self, project_id: int, *, fire: bool = True) -> None:
         """Delete a project."""
-        self.do("delete_project", project_id=project_id)
+        self.do("delete_project", project_id=project_id, fire=fire)
 
     def set_project_access(self, project_id: int, *, accessible: bool) -> None:
         """Let the key's owner lose or regain a project."""
@@ -261,13 +294,13 @@ class SandboxControl:
         """Delete a tag."""
         self.do("delete_tag", tag_id=tag_id)
 
-    def log_time(self, task_id: int, minutes: int) -> int:
+    def log_time(self, task_id: int, minutes: int, *, fire: bool = True) -> int:
         """Log time on a task and return the entry's id."""
-        return int(self.do("log_time", task_id=task_id, minutes=minutes))
+        return int(self.do("log_time", task_id=task_id, minutes=minutes, fire=fire))
 
-    def delete_time(self, timelog_id: int) -> None:
+    def delete_time(self, timelog_id: int, *, fire: bool = True) -> None:
         """Delete a time entry."""
-        self.do("delete_time", timelog_id=timelog_id)
+        self.do("delete_time", timelog_id=timelog_id, fire=fire)
 
     # Missive.
 

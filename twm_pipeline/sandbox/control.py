@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from twm_pipeline.sandbox.answers import Answers
-from twm_pipeline.sandbox.courier import Courier, is_loopback
+from twm_pipeline.sandbox.courier import is_loopback
+from twm_pipeline.sandbox.deliveries import Deliveries
 from twm_pipeline.sandbox.faults import Fault, FaultBook
 from twm_pipeline.sandbox.gate import JSON, Gate
 from twm_pipeline.sandbox.hooks import Hook
@@ -38,7 +40,7 @@ class Control:
         faults: The faults injected.
         answers: The open questions.
         clock: The time of both.
-        courier: Brings the deliveries.
+        deliveries: What the hooks are told.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a world
@@ -50,7 +52,7 @@ class Control:
         faults: FaultBook,
         answers: Answers,
         clock: Clock,
-        courier: Courier,
+        deliveries: Deliveries,
     ) -> None:
         self.teamwork = teamwork
         self.missive = missive
@@ -58,9 +60,9 @@ class Control:
         self.faults = faults
         self.answers = answers
         self.clock = clock
-        self.courier = courier
-        tasks = TeamworkActions(teamwork.account, answers=answers, clock=clock)
-        mails = MissiveActions(missive.account, answers=answers, clock=clock)
+        self.deliveries = deliveries
+        tasks = TeamworkActions(teamwork.account, answers=answers, clock=clock, fire=teamwork.hooks.fire)
+        mails = MissiveActions(missive.account, answers=answers, clock=clock, fire=missive.fire)
         storm = Storm(tasks, mails)
         self.actions: dict[str, Action] = {
             **tasks.actions(),
@@ -75,6 +77,11 @@ class Control:
             "reset_counters": self._reset_counters,
             "advance": self._advance,
             "set_tunnel": self._set_tunnel,
+            "set_deliveries": deliveries.set_weather,
+            "hold_deliveries": deliveries.hold,
+            "release_deliveries": deliveries.release,
+            "wait_for_deliveries": deliveries.wait,
+            "deliveries": deliveries.rows,
         }
 
     def routes(self) -> list[BaseRoute]:
@@ -93,7 +100,7 @@ class Control:
         try:
             result = action(**orjson.loads(await request.body() or b"{}"))
             return JSON({"result": await result if inspect.isawaitable(result) else result})
-        except (KeyError, LookupError, TypeError, ValueError) as error:
+        except (KeyError, LookupError, TimeoutError, TypeError, ValueError) as error:
             return JSON({"error": f"{type(error).__name__}: {error}"}, 422)
 
     async def _status(self, _: Request) -> Response:
@@ -113,6 +120,8 @@ class Control:
             "vendors": vendors,
             "answers": self.answers.to_dict(),
             "faults": self.faults.rows(),
+            "hooks": dict(Counter(hook.vendor for hook in self._hooks())),
+            "deliveries": self.deliveries.to_dict(),
             "files": {"downloads": self.missive.downloads, "leaked_tokens": self.missive.leaked_tokens},
             "rows": {
                 "tasks": len(self.teamwork.account.tasks),
@@ -247,12 +256,14 @@ class Control:
             gate.reset_log()
             gate.vendor.budget.peak = 0
         self.missive.leaked_tokens = self.missive.downloads = 0
+        self.deliveries.log.clear()
 
     def _advance(self, *, seconds: float) -> int:
         self.clock.advance(seconds)
+        self.deliveries.wake()
         return self.clock.now()
 
     def _set_tunnel(self, *, public: str, local: str) -> None:
         if not is_loopback(local):
             raise ValueError("a tunnel ends on loopback")
-        self.courier.tunnels[public] = local
+        self.deliveries.courier.tunnels[public] = local

@@ -406,6 +406,20 @@ class Missive(Vendor):
             "task": note.task,
         }
 
+    def fire(self, event: str, item: Conversation, child: Mail | Note | None = None) -> None:
+        """Tell the hooks what happened in a conversation that the token's owner may see."""
+        if not item.accessible or item.guest:
+            return
+        content: Row = {"conversation": self.conversation_short(item)}
+        if isinstance(child, Note):
+            content["comment"] = self.comment_row(child)
+        elif child is not None:
+            content["message"] = self.message_row(child)
+        else:
+            newest = max((mail for mail in item.messages if not mail.draft), key=delivered, default=None)
+            content["latest_message"] = None if newest is None else self.message_row(newest)
+        self.hooks.fire(event, content, text=(child.body or "") if child is not None else "")
+
     # Directories.
 
     def _label_rows(self) -> list[Row]:

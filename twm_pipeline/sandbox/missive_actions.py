@@ -28,12 +28,21 @@ class MissiveActions:
         account: What exists.
         answers: The open questions.
         clock: The account's time.
+        fire: Tells the hooks of an event, with the conversation and what is new in it.
     """
 
-    def __init__(self, account: MissiveAccount, *, answers: Answers, clock: Clock) -> None:
+    def __init__(
+        self,
+        account: MissiveAccount,
+        *,
+        answers: Answers,
+        clock: Clock,
+        fire: Callable[[str, Conversation, Mail | Note | None], None],
+    ) -> None:
         self.account = account
         self.answers = answers
         self.clock = clock
+        self._fire = fire
         self._made = 0
 
     def actions(self) -> dict[str, Callable[..., Any]]:
@@ -69,8 +78,11 @@ class MissiveActions:
         mail.attachments = [
             Attachment(id=self._new_id("attachment"), **fields) for fields in attachments or ()
         ]
-        for flags in item.states.values():
-            flags.discard("closed")
+        self._fire("incoming_email", self._get(mail.conversation_id), mail)
+        if any("closed" in flags for flags in item.states.values()):
+            for flags in item.states.values():
+                flags.discard("closed")
+            self._fire("conversation_reopened", item, None)
         return {"conversation_id": mail.conversation_id, "message_id": mail.id}
 
     def reply(self, *, conversation_id: str, body: str = "<p>Thanks</p>") -> dict[str, str]:
@@ -80,6 +92,7 @@ class MissiveActions:
         sender = {"name": me.name, "address": me.email}
         mail = self._add_mail(item, subject=item.subject, body=body, sender=sender)
         mail.author_id = me.id
+        self._fire("outgoing_email", item, mail)
         return {"conversation_id": mail.conversation_id, "message_id": mail.id}
 
     def _open(self, subject: str | None) -> Conversation:
@@ -137,6 +150,7 @@ class MissiveActions:
         note = Note(id=self._new_id("comment"), body=body, created_at=self.clock.now(), author=author)
         item.notes.append(note)
         self._bump(item, "comment")
+        self._fire("new_comment", item, note)
         return note.id
 
     def edit_comment(self, *, conversation_id: str, comment_id: str, body: str) -> None:
@@ -153,15 +167,21 @@ class MissiveActions:
     def label(self, *, conversation_id: str, label_id: str) -> None:
         """Put a shared label on a conversation."""
         item, label = self._get(conversation_id), self.account.labels[label_id]
-        if label.id not in item.label_ids:
+        new = label.id not in item.label_ids
+        if new:
             item.label_ids.append(label.id)
         self._bump(item, "label")
+        if new:
+            self._fire("label_change", item, None)
 
     def unlabel(self, *, conversation_id: str, label_id: str) -> None:
         """Take a shared label off a conversation."""
         item = self._get(conversation_id)
+        had = label_id in item.label_ids
         item.label_ids = [key for key in item.label_ids if key != label_id]
         self._bump(item, "label")
+        if had:
+            self._fire("label_change", item, None)
 
     def create_label(self, *, name: str, parent: str | None = None) -> str:
         """Create a shared label and return its id."""
@@ -178,6 +198,7 @@ class MissiveActions:
         item = self._get(conversation_id)
         item.assignee_ids = [self.account.users[key].id for key in user_ids]
         self._bump(item, "assign")
+        self._fire("assignment_change", item, None)
 
     def set_flag(
         self, *, conversation_id: str, flag: str, value: bool = True, user_id: str | None = None
@@ -193,6 +214,8 @@ class MissiveActions:
         switch = {"closed": "close", "trashed": "trash", "junked": "trash"}.get(flag)
         if switch is not None:
             self._bump(item, switch)
+        if flag == "closed":
+            self._fire("conversation_closed" if value else "conversation_reopened", item, None)
 
     def merge(self, *, conversation_id: str, into_id: str) -> None:
         """Merge a conversation into another; its id keeps answering with the survivor."""

@@ -13,13 +13,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from twm_pipeline.sandbox.answers import Answers
-from twm_pipeline.sandbox.courier import Courier
+from twm_pipeline.sandbox.deliveries import ACCEPTED, ANSWER_SECONDS, Deliveries
 from twm_pipeline.sandbox.gate import JSON
 from twm_pipeline.sandbox.hooks import API_TYPES, DELETED, JSON_TYPE, RULE_TYPES, Hook, is_web_address
 from twm_pipeline.sandbox.missive_account import make_id
 from twm_pipeline.sandbox.options import Json
 
-ANSWER_SECONDS = 15.0
 FILTERS = (
     "organization",
     "content_contains",
@@ -41,14 +40,15 @@ class MissiveHooks:
 
     Args:
         answers: The open questions.
-        courier: Brings the validation requests.
+        deliveries: Takes on what an event gives to tell.
     """
 
-    def __init__(self, *, answers: Answers, courier: Courier) -> None:
+    def __init__(self, *, answers: Answers, deliveries: Deliveries) -> None:
         self.answers = answers
-        self.courier = courier
+        self.deliveries = deliveries
         self.hooks: dict[str, Hook] = {}
         self._made = 0
+        self._events = 0
 
     def routes(self, error: ErrorAnswer) -> list[BaseRoute]:
         """Return the endpoints; *error* words the refusals."""
@@ -128,15 +128,48 @@ class MissiveHooks:
         """Send a validation request, signed like a delivery, and say whether it was answered 2xx."""
         form = self.answers["missive.validation_body"]
         body = VALIDATION_BODIES.get(form, orjson.dumps({"rule": rule_row(hook)}))
-        status = await self.courier.post(
-            hook.url, headers=delivery_headers(hook, body), body=body, seconds=ANSWER_SECONDS
+        status = await self.deliveries.courier.post(
+            hook.url, headers=delivery_headers(hook, body), body=body, seconds=ANSWER_SECONDS["missive"]
         )
-        return 200 <= status < 300  # noqa: PLR2004 - 2xx
+        return status in ACCEPTED["missive"]
+
+    def fire(self, event: str, content: dict[str, Any], *, text: str) -> None:
+        """Tell the hooks of an event; *text* is what filters on content look at."""
+        for hook in self.hooks.values():
+            if hook.event == event and passes(hook.filters, content, text):
+                self._events += 1
+                body = orjson.dumps({"rule": rule_row(hook)} | content)
+                self.deliveries.add(
+                    hook,
+                    key=make_id(f"delivery/{self._events}"),
+                    object_id=content["conversation"]["id"],
+                    headers=delivery_headers(hook, body),
+                    body=body,
+                )
 
 
 def rule_row(hook: Hook) -> dict[str, Any]:
     """Return a hook as deliveries name it."""
     return {"id": hook.id, "description": "Webhook" if hook.rule else None, "type": hook.event}
+
+
+def passes(filters: dict[str, Any], content: dict[str, Any], text: str) -> bool:
+    """Say whether an event passes the filters of a hook."""
+    child = content.get("message") or content.get("comment") or {}
+    sender = (child.get("from_field") or {}).get("address") or ""
+    mentioned = [row.get("id") for row in child.get("mentions", ())]
+    tests: dict[str, Callable[[Any], bool]] = {
+        "organization": lambda value: value == content["conversation"]["organization"]["id"],
+        "content_contains": lambda value: str(value).lower() in text.lower(),
+        "content_starts_with": lambda value: text.lower().startswith(str(value).lower()),
+        "content_ends_with": lambda value: text.lower().endswith(str(value).lower()),
+        "is_task": lambda value: bool(value) == (child.get("task") is not None),
+        "author": lambda value: value == (child.get("author") or {}).get("id"),
+        "mention": lambda value: value in mentioned,
+        "from_eq": lambda value: sender.lower() == str(value).lower(),
+        "subject_contains": lambda value: str(value).lower() in (child.get("subject") or "").lower(),
+    }
+    return all(tests[name](value) for name, value in filters.items())
 
 
 def delivery_headers(hook: Hook, body: bytes) -> dict[str, str]:

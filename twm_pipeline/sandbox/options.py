@@ -35,6 +35,7 @@ class SandboxOptions:
             clock runs from the later of both.
         changes_per_hour: Random changes made while the sandbox runs.
         latency_seconds: Waited before every answer of a vendor.
+        webhook_time_scale: What the waits between retries of a delivery are divided by.
     """
 
     seed: int = 7
@@ -48,6 +49,7 @@ class SandboxOptions:
     anchor: datetime | None = None
     changes_per_hour: float = 0
     latency_seconds: float = 0.0
+    webhook_time_scale: float = 1.0
 
 
 class Clock:

@@ -25,6 +25,7 @@ from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.client import SandboxControl
 from twm_pipeline.sandbox.control import Control
 from twm_pipeline.sandbox.courier import Courier
+from twm_pipeline.sandbox.deliveries import Deliveries
 from twm_pipeline.sandbox.faults import FaultBook
 from twm_pipeline.sandbox.gate import JSON, Gate
 from twm_pipeline.sandbox.generate_missive import MissiveGenerator
@@ -58,11 +59,17 @@ class World:
         end = self.clock.now() - QUIET_SECONDS if anchor is None else int(anchor)
         teamwork, missive = build_accounts(options, end=end)
         self.courier = Courier()
-        given: dict[str, Any] = {"answers": self.answers, "clock": self.clock}
-        self.teamwork = Teamwork(teamwork, hooks=TeamworkHooks(teamwork, answers=self.answers), **given)
-        self.missive = Missive(
-            missive, hooks=MissiveHooks(answers=self.answers, courier=self.courier), **given
+        self.deliveries = Deliveries(
+            courier=self.courier,
+            answers=self.answers,
+            clock=self.clock,
+            seed=options.seed,
+            time_scale=options.webhook_time_scale,
         )
+        tell: dict[str, Any] = {"answers": self.answers, "deliveries": self.deliveries}
+        given: dict[str, Any] = {"answers": self.answers, "clock": self.clock}
+        self.teamwork = Teamwork(teamwork, hooks=TeamworkHooks(teamwork, **tell), **given)
+        self.missive = Missive(missive, hooks=MissiveHooks(**tell), **given)
         latency = options.latency_seconds
         self.gates = {
             vendor.name: Gate(vendor, self.faults, latency_seconds=latency)
@@ -75,7 +82,7 @@ class World:
             faults=self.faults,
             answers=self.answers,
             clock=self.clock,
-            courier=self.courier,
+            deliveries=self.deliveries,
         )
         self.control.actions["set_budgets"](mode=options.budgets)
 
@@ -95,10 +102,13 @@ class World:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         rate = self.options.changes_per_hour
-        task = asyncio.create_task(self._change_now_and_then(3600 / rate)) if rate else None
+        tasks = [asyncio.create_task(self.deliveries.run())]
+        if rate:
+            tasks.append(asyncio.create_task(self._change_now_and_then(3600 / rate)))
         yield
-        if task is not None:
+        for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
 
     async def _change_now_and_then(self, seconds: float) -> None:
         number = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twm_pipeline.sandbox.answers import Answers
+from twm_pipeline.sandbox.bodies import Item
 from twm_pipeline.sandbox.options import Clock, Json
 from twm_pipeline.sandbox.teamwork_account import (
     FIRST_ACTIVITY_ID,
@@ -46,17 +47,45 @@ class TeamworkActions:
         account: What exists.
         answers: The open questions.
         clock: The site's time.
+        fire: Tells the webhooks of an event.
     """
 
-    def __init__(self, account: TeamworkAccount, *, answers: Answers, clock: Clock) -> None:
+    def __init__(
+        self,
+        account: TeamworkAccount,
+        *,
+        answers: Answers,
+        clock: Clock,
+        fire: Callable[[str, Item], None],
+    ) -> None:
         self.account = account
         self.answers = answers
         self.clock = clock
+        self._tell = fire
+        self._silent = False
 
     def actions(self) -> dict[str, Callable[..., Any]]:
-        """Return every public action by its name."""
+        """Return every public action by its name; each takes `fire=False` too, and then tells no webhook."""
         names = [name for name in vars(type(self)) if not name.startswith("_") and name != "actions"]
-        return {name: getattr(self, name) for name in names}
+        return {name: self._silenceable(getattr(self, name)) for name in names}
+
+    def _silenceable(self, action: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*, fire: bool = True, **fields: Json) -> Json:
+            self._silent = not fire
+            try:
+                return action(**fields)
+            finally:
+                self._silent = False
+
+        return run
+
+    def _fire(self, event: str, item: Item, *, updated_too: bool = False) -> None:
+        """Tell the webhooks; what *updated_too* marks may be an update as well."""
+        if self._silent:
+            return
+        self._tell(event, item)
+        if updated_too and self.answers["teamwork.updated_fires_too"]:
+            self._tell("TASK.UPDATED", item)
 
     def _next_id(self, items: dict[int, Any], first: int) -> int:
         return max(items, default=first - 1) + 1
@@ -113,6 +142,7 @@ class TeamworkActions:
         )
         self.account.add_task(task)
         self._note("new", task)
+        self._fire("TASK.CREATED", task)
         return task.id
 
     def _check(self, fields: dict[str, Any]) -> None:
@@ -153,6 +183,7 @@ class TeamworkActions:
             setattr(task, name, value)
         self._changed(task)
         self._note("edited", task)
+        self._fire("TASK.UPDATED", task)
 
     def bulk_edit(self, *, count: int, priority: str | None = "high") -> list[int]:
         """Set the priority of the first *count* living tasks within one second; return their ids."""
@@ -161,6 +192,7 @@ class TeamworkActions:
         for task in living:
             task.priority = priority
             self.account.changed(task, at=now, by=self.account.me_id)
+            self._fire("TASK.UPDATED", task)
         return [task.id for task in living]
 
     def redate_task(self, *, task_id: int, updated_at: int) -> None:
@@ -174,6 +206,7 @@ class TeamworkActions:
         task.completed_at, task.completed_by = self.clock.now(), self.account.me_id
         self._changed(task)
         self._note("completed", task)
+        self._fire("TASK.COMPLETED", task)
 
     def reopen_task(self, *, task_id: int) -> None:
         """Reopen a task."""
@@ -181,6 +214,7 @@ class TeamworkActions:
         task.status, task.completed_at, task.completed_by = "reopened", None, None
         self._changed(task)
         self._note("reopened", task)
+        self._fire("TASK.REOPENED", task)
 
     def delete_task(self, *, task_id: int) -> None:
         """Delete a task."""
@@ -188,6 +222,7 @@ class TeamworkActions:
         task.deleted_at, task.deleted_by = self.clock.now(), self.account.me_id
         self._changed(task, bump=self.answers["teamwork.delete_bumps_updated_at"])
         self._note("deleted", task)
+        self._fire("TASK.DELETED", task)
 
     def restore_task(self, *, task_id: int) -> None:
         """Restore a deleted task."""
@@ -195,6 +230,8 @@ class TeamworkActions:
         task.deleted_at = task.deleted_by = None
         self._changed(task, bump=self.answers["teamwork.restore_bumps_updated_at"])
         self._note("undeleted", task)
+        if self.answers["teamwork.restore_fires"] == "UPDATED":
+            self._fire("TASK.UPDATED", task)
 
     def tag_task(self, *, task_id: int, tag_id: int) -> None:
         """Tag a task."""
@@ -202,6 +239,7 @@ class TeamworkActions:
         if tag.id not in (task.tag_ids or ()):
             task.tag_ids = [*(task.tag_ids or ()), tag.id]
         self._changed(task, bump=self.answers["teamwork.tag_bumps_updated_at"])
+        self._fire("TASK.TAGGED", task, updated_too=True)
 
     def untag_task(self, *, task_id: int, tag_id: int) -> None:
         """Take a tag off a task; none left may be null or empty."""
@@ -209,6 +247,7 @@ class TeamworkActions:
         left = [key for key in task.tag_ids or () if key != tag_id]
         task.tag_ids = left or (None if task_id % 2 else [])
         self._changed(task, bump=self.answers["teamwork.tag_bumps_updated_at"])
+        self._fire("TASK.UNTAGGED", task, updated_too=True)
 
     def assign_task(self, *, task_id: int, assignees: list[tuple[str, int]] | None) -> None:
         """Set who a task is assigned to: pairs of `users`, `teams` or `companies` and an id."""
@@ -216,12 +255,14 @@ class TeamworkActions:
         task.assignees = self._assignees(assignees)
         self._changed(task)
         self._note("edited", task)
+        self._fire("TASK.UPDATED", task)
 
     def move_task(self, *, task_id: int, list_id: int) -> None:
         """Move a task to another list, perhaps of another project."""
         task = self.account.tasks[task_id]
         task.list_id = self.account.lists[list_id].id
         self._changed(task, bump=self.answers["teamwork.move_bumps_updated_at"])
+        self._fire("TASK.MOVED", task, updated_too=True)
 
     def comment_task(self, *, task_id: int, body: str) -> int:
         """Comment on a task and return the comment's id."""
@@ -236,6 +277,7 @@ class TeamworkActions:
         self.account.add_comment(comment)
         self._changed(task, bump=self.answers["teamwork.comment_bumps_updated_at"])
         self._note("new", comment, item_type="task_comment")
+        self._fire("COMMENT.CREATED", comment)
         return comment.id
 
     def edit_task_comment(self, *, comment_id: int, body: str) -> None:
@@ -244,6 +286,7 @@ class TeamworkActions:
         comment.body = body
         comment.edited_at, comment.edited_by = self.clock.now(), self.account.me_id
         self.account.version += 1
+        self._fire("COMMENT.UPDATED", comment)
 
     def delete_task_comment(self, *, comment_id: int) -> None:
         """Delete a comment."""
@@ -251,6 +294,7 @@ class TeamworkActions:
         comment.deleted_at, comment.deleted_by = self.clock.now(), self.account.me_id
         self._note("deleted", comment, item_type="task_comment")
         self.account.version += 1
+        self._fire("COMMENT.DELETED", comment)
 
     # Lists, projects, people, tags.
 
@@ -269,22 +313,26 @@ class TeamworkActions:
         made = TaskList(id=key, name=name, project_id=project.id, created_at=now, updated_at=now)
         self.account.lists[key] = made
         self.account.version += 1
+        self._fire("TASKLIST.CREATED", made)
         return key
 
     def rename_tasklist(self, *, list_id: int, name: str) -> None:
         """Rename a task list."""
         self.account.lists[list_id].name = name
         self._touch(self.account.lists[list_id])
+        self._fire("TASKLIST.UPDATED", self.account.lists[list_id])
 
     def complete_tasklist(self, *, list_id: int) -> None:
         """Complete a task list; its tasks stay as they are, hidden."""
         self.account.lists[list_id].completed = True
         self._touch(self.account.lists[list_id])
+        self._fire("TASKLIST.COMPLETED", self.account.lists[list_id])
 
     def reopen_tasklist(self, *, list_id: int) -> None:
         """Reopen a task list."""
         self.account.lists[list_id].completed = False
         self._touch(self.account.lists[list_id])
+        self._fire("TASKLIST.REOPENED", self.account.lists[list_id])
 
     def delete_tasklist(self, *, list_id: int) -> None:
         """Delete a task list: its tasks vanish without an event of their own."""
@@ -292,6 +340,7 @@ class TeamworkActions:
         item.deleted_at = now
         self._touch(item)
         self._note("deleted", item, item_type="tasklist")
+        self._fire("TASKLIST.DELETED", item)
         if self.answers["teamwork.deleted_list_tasks"] == "deleted":
             for task in self._tasks_in({list_id}):
                 if task.deleted_at is None:
@@ -311,6 +360,7 @@ class TeamworkActions:
             created_by=self.account.me_id,
             updated_by=self.account.me_id,
         )
+        self._fire("PROJECT.CREATED", self.account.projects[key])
         self.create_tasklist(name="General tasks", project_id=key)
         return key
 
@@ -318,12 +368,16 @@ class TeamworkActions:
         """Rename a project."""
         self.account.projects[project_id].name = name
         self._touch(self.account.projects[project_id])
+        self._fire("PROJECT.UPDATED", self.account.projects[project_id])
 
     def archive_project(self, *, project_id: int, archived: bool = True) -> None:
         """Archive a project, or take it back."""
         project = self.account.projects[project_id]
         project.archived_at = self.clock.now() if archived else None
         self._touch(project)
+        event = "ARCHIVED" if archived else self.answers["teamwork.unarchive_fires"]
+        if event != "none":
+            self._fire(f"PROJECT.{event}", project)
         if self.answers["teamwork.archive_bumps_updated_at"]:
             lists = {item.id for item in self.account.lists.values() if item.project_id == project_id}
             for task in self._tasks_in(lists):
@@ -335,6 +389,7 @@ class TeamworkActions:
         project.deleted_at = self.clock.now()
         self._touch(project)
         self._note("deleted", project, item_type="project")
+        self._fire("PROJECT.DELETED", project)
 
     def set_project_access(self, *, project_id: int, accessible: bool) -> None:
         """Let the key's owner lose or regain a project; nothing else says so."""
@@ -380,7 +435,7 @@ class TeamworkActions:
         if project is None:
             raise LookupError(f"task {task_id} lies in no project")
         key, now = self._next_id(self.account.timelogs, 8_000_001), self.clock.now()
-        self.account.timelogs[key] = Timelog(
+        log = self.account.timelogs[key] = Timelog(
             id=key,
             description="",
             minutes=minutes,
@@ -391,9 +446,11 @@ class TeamworkActions:
             created_at=now,
             updated_at=now,
         )
+        self._fire("TIME.CREATED", log)
         return key
 
     def delete_time(self, *, timelog_id: int) -> None:
         """Delete a time entry."""
         log, now = self.account.timelogs[timelog_id], self.clock.now()
         log.deleted_at, log.deleted_by, log.updated_at = now, self.account.me_id, now
+        self._fire("TIME.DELETED", log)

@@ -13,6 +13,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from twm_pipeline.sandbox.answers import Answers
+from twm_pipeline.sandbox.bodies import Item, encode, event_content, project_of
+from twm_pipeline.sandbox.deliveries import Deliveries
 from twm_pipeline.sandbox.gate import JSON
 from twm_pipeline.sandbox.hooks import (
     ACTIVE,
@@ -24,10 +26,12 @@ from twm_pipeline.sandbox.hooks import (
     Hook,
     is_web_address,
 )
-from twm_pipeline.sandbox.teamwork_account import TeamworkAccount
+from twm_pipeline.sandbox.missive_account import make_id
+from twm_pipeline.sandbox.teamwork_account import Task, TeamworkAccount
 
 V1 = "/projects/api/v1"
 FIRST_HOOK_ID = 41_001
+DELIVERY_HEADER_EVERY = 20  # It has been seen, but rarely.
 FIELDS = {
     "event": "event",
     "url": "url",
@@ -57,14 +61,17 @@ class TeamworkHooks:
     Args:
         account: What exists.
         answers: The open questions.
+        deliveries: Takes on what an event gives to tell.
     """
 
-    def __init__(self, account: TeamworkAccount, *, answers: Answers) -> None:
+    def __init__(self, account: TeamworkAccount, *, answers: Answers, deliveries: Deliveries) -> None:
         self.account = account
         self.answers = answers
+        self.deliveries = deliveries
         self.hooks: dict[str, Hook] = {}
         self._enabled = False
         self._ids = itertools.count(FIRST_HOOK_ID)
+        self._events = itertools.count(1)
 
     def routes(self) -> list[BaseRoute]:
         """Return the endpoints, at the site's root and below the prefix of version 1."""
@@ -82,6 +89,7 @@ class TeamworkHooks:
                 self._route("DELETE", f"{prefix}{one}.json", self._delete),
                 self._route("PUT", f"{prefix}{one}/pause.json", self._pause),
                 self._route("PUT", f"{prefix}{one}/resume.json", self._resume),
+                self._route("POST", f"{prefix}{one}/redeliver.json", self._redeliver),
             )
         ]
 
@@ -196,6 +204,36 @@ class TeamworkHooks:
         hook = self._get(request)
         hook.status, hook.discarded = ACTIVE, 0
         return JSON({"STATUS": "OK"})
+
+    def _redeliver(self, request: Request, fields: Fields) -> Response:
+        if not self.deliveries.redeliver(self._get(request), str(fields.get("uuid"))):
+            raise HookRefusedError(404, "Delivery not found")
+        return JSON({"STATUS": "OK"})
+
+    def fire(self, event: str, item: Item) -> None:
+        """Tell the hooks of an event, unless the key's owner may not see where it happened."""
+        project = project_of(self.account, item)
+        if (project is not None and not project.accessible) or (isinstance(item, Task) and item.hidden):
+            return
+        levels = (None, None if project is None else project.id)
+        hooks = [hook for hook in self.hooks.values() if hook.event.upper() == event]
+        hooks = [hook for hook in hooks if hook.status == ACTIVE and hook.project_id in levels]
+        if not hooks:
+            return
+        spelling = self.answers["teamwork.deletion_id"]
+        content = event_content(self.account, event, item, deletion_id=spelling)
+        for hook in hooks:
+            self._deliver(hook, event, item, content)
+
+    def _deliver(self, hook: Hook, event: str, item: Item, content: Fields) -> None:
+        number = next(self._events)
+        key = make_id(f"event/{number}")
+        headers, body = encode(hook, content, event=event, object_id=item.id)
+        if self.answers["teamwork.event_header"]:
+            headers["X-Projects-Event"] = event
+        if number % DELIVERY_HEADER_EVERY == 0:
+            headers["X-Projects-Delivery"] = key
+        self.deliveries.add(hook, key=key, object_id=item.id, headers=headers, body=body)
 
 
 def hook_row(hook: Hook) -> Fields:

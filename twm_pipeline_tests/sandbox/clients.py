@@ -19,6 +19,9 @@ FULL: dict[str, Any] = {
 }
 
 
+TOKEN = "sample-teamwork-token"
+
+
 class Client:
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -51,6 +54,17 @@ class TeamworkClient(Client):
     def v3(self, path: str, **params: Any) -> Any:
         return self.json(f"{V3}/{path}", **params)
 
+    def subscribe(self, url: str, *events: str, **fields: Any) -> list[str]:
+        """Create a JSON webhook with a token for each event, at a path of its own; return their ids."""
+        given = {"version": "2", "contentType": "application/json", "token": TOKEN} | fields
+        ids = []
+        for event in events:
+            body = {"webhook": {"event": event, "url": f"{url}/{event}"} | given}
+            answer = self.send("POST", "/webhooks.json", body)
+            assert answer.status_code == 201, answer.text
+            ids.append(str(answer.json()["id"]))
+        return ids
+
     def tasks(self, **params: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.v3("tasks.json", **{"pageSize": 500, **params})["tasks"]
         return rows
@@ -70,6 +84,12 @@ class MissiveClient(Client):
     def __init__(self, box: Sandbox) -> None:
         super().__init__(box.missive_url)
         self.session.headers["Authorization"] = f"Bearer {box.missive_token}"
+
+    def subscribe(self, url: str, kind: str, **filters: Any) -> str:
+        """Create a hook through the API and return its id."""
+        answer = self.send("POST", "/hooks", {"hooks": {"type": kind, "url": url, **filters}})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["hooks"]["id"])
 
     def conversations(self, **params: Any) -> list[dict[str, Any]]:
         params = {"all": "true", "limit": 50} | params

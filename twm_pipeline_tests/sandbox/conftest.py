@@ -8,6 +8,7 @@ import pytest
 
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
 from twm_pipeline_tests.sandbox.clients import MissiveClient, TeamworkClient
+from twm_pipeline_tests.sandbox.receivers import Receiver
 
 ANCHOR = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 Start = Callable[..., Sandbox]
@@ -50,3 +51,9 @@ def teamwork(box: Sandbox) -> Iterator[TeamworkClient]:
 def missive(box: Sandbox) -> Iterator[MissiveClient]:
     with MissiveClient(box) as client:
         yield client
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ URL = "https://sync.example.com/hooks/teamwork/task-created"
 
 def load(name: str) -> Any:
     return json.loads((SAMPLES / name).read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 def webhook(**fields: Any) -> dict[str, Any]:
