@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from twm_pipeline.errors import AuthenticationError, UnansweredError
+from twm_pipeline.errors import AuthenticationError, UnansweredError, WindowClosedError
 from twm_pipeline.records import Hint, Source
 from twm_pipeline.spool import Envelope, Spool
 from twm_pipeline.sync.drain import Drain, spool_of
@@ -353,7 +354,7 @@ def test_an_outage_counts_nothing_and_keeps_everything(synced: Account) -> None:
 
 def test_refused_credentials_stop_the_source_and_keep_everything(synced: Account) -> None:
     deliver(synced, "teamwork", task_event(synced.control.create_task("Order steel")))
-    wrong = synced.change(teamwork_api_key=type(synced.settings.teamwork_api_key)("wrong"))
+    wrong = synced.change(teamwork_api_key=SecretStr("wrong"))
 
     with pytest.raises(AuthenticationError):
         drain(wrong, "teamwork")
@@ -383,18 +384,17 @@ class Listening:
         self.error: BaseException | None = None
         self.window = Window(account.engine, account.settings, source, seconds)
         self.window.should_stop = self._stop
-        self.window.sleep = lambda seconds: self.ending.wait(min(seconds, 0.05)) and None
+        self.window.sleep = self._sleep
         self.thread = threading.Thread(target=self._run)
 
-    def _stop(self) -> None:
-        from twm_pipeline.errors import WindowClosedError  # noqa: PLC0415
+    def _sleep(self, seconds: float) -> None:
+        self.ending.wait(min(seconds, 0.05))
 
+    def _stop(self) -> None:
         if self.ending.is_set():
             raise WindowClosedError("ended by the test")
 
     def _run(self) -> None:
-        from twm_pipeline.errors import WindowClosedError  # noqa: PLC0415
-
         try:
             self.window.run(PassOptions())
         except WindowClosedError:
