@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -14,12 +15,13 @@ from twm_pipeline.cli.output import print_table, say, span
 from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
 from twm_pipeline.db import embedded_server
 from twm_pipeline.mirror.status import read_status
-from twm_pipeline.records import SOURCES, Json
+from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.sync.drain import spool_of
 from twm_pipeline.sync.engine import configured_sources
 from twm_pipeline.sync.window import holds_window
 
-HELP = """Show rows, checkpoints, lag, set-aside records, budgets and last errors of each source.
+HELP = """Show rows, checkpoints, lag, deliveries, set-aside records, budgets and last errors of each source.
 
 Examples: twm status · twm status --json | jq '.sources[].lag_seconds' · twm status --sandbox
 """
@@ -71,10 +73,17 @@ def collect(settings: Settings) -> Json:
                 **read_status(connection, source),
                 "configured": source in configured,
                 "window_open": holds_window(connection, source),
+                "spool": _spool(settings, source),
             }
             for source in SOURCES
         ]
         return {"sources": sources, "database": _database(settings, engine.url)}
+
+
+def _spool(settings: Settings, source: Source) -> Json:
+    """Return how many accepted deliveries wait, and for what."""
+    waiting = spool_of(settings, source).waiting()
+    return {"waiting": waiting.count, **asdict(waiting)}
 
 
 def _database(settings: Settings, url: URL) -> Json:
@@ -88,6 +97,17 @@ def _database(settings: Settings, url: URL) -> Json:
         "password_in": str(embedded_server(settings).folder / "password") if embedded else "PG_DSN",
         "embedded": embedded,
     }
+
+
+def _show_spool(spool: Json) -> None:
+    """Print a line about deliveries that wait; none where all of them are applied."""
+    words = [f"{spool['waiting']:,} waiting"] if spool["waiting"] else []
+    if spool["later"]:
+        words.append(f"{spool['later']:,} to be tried again, the first at {_when(spool['next_due'])}")
+    if spool["dead"]:
+        words.append(f"{spool['dead']:,} dead (twm queue list)")
+    if words:
+        say(f"  Deliveries: {', '.join(words)}")
 
 
 def _show_database(database: Json) -> None:
@@ -114,6 +134,7 @@ def _show(source: Json) -> None:
     print_table("  Rows", ("  table", "living", "deleted", "inaccessible"), _indented(tables))
     say("")
     _show_checkpoints(source["checkpoints"])
+    _show_spool(source["spool"])
     _show_budgets(source["budgets"])
     _show_set_aside(source["set_aside"])
 

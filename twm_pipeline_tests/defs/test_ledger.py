@@ -77,3 +77,26 @@ def test_changes_are_logged_at_once_when_a_run_is_cut_short():
     ledger.log_changes()
 
     assert [stream for _, stream, _ in logged] == ["tasks"]
+
+
+def test_deliveries_applied_while_a_pass_goes_on_are_counted_once_beside_it():
+    ledger, _, _ = opened("tasks")
+    growing = report(requests=1, tasks=2)
+    ledger.note_commit(growing)
+
+    ledger.note_deliveries(report(requests=3, tasks=5))
+    growing.of("tasks").written = 4
+    growing.requests = 2
+    ledger.note_report(growing)
+
+    interval = ledger.close()["tasks"]
+    assert (interval.written, interval.requests) == (9, 5)
+
+
+def test_deliveries_alone_verify_nothing():
+    ledger, logged, clock = opened("tasks", "tags")
+
+    clock.now = 100.0
+    ledger.note_deliveries(report(tasks=1))
+
+    assert [stream for _, stream, _ in logged] == ["tasks"]

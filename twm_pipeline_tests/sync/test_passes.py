@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from twm_pipeline.errors import AccessError, AccountChangedError, AuthenticationError
+from twm_pipeline.mirror.checkpoints import SetAside, set_aside
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sync.plan import Frontier
 from twm_pipeline.sync.reconcile import ReconcileOptions
@@ -364,3 +365,33 @@ def test_checkpoints_say_below_which_instant_nothing_is_missing(account):
         assert frontier.head is not None
         assert row.last_event_time == datetime.fromtimestamp(frontier.head, UTC)
         assert row.last_event_time <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+def test_a_conversation_whose_messages_cannot_be_read_stays_set_aside_though_its_row_is_seen_again(account):
+    victim = next(iter(account.control.truth("conversation")))["id"]
+    account.sync("missive")
+    account.control.add_fault("missive", "503", count=1000, path=f"/conversations/{victim}/")
+    account.control.receive_mail(conversation_id=victim)
+    account.sync("missive")
+    attempts = account.scalar("SELECT attempts FROM twm.set_aside WHERE object_id = :id", id=victim)
+
+    account.sync("missive")  # the row is on the first page and may not be tried again yet
+
+    again = account.scalar("SELECT attempts FROM twm.set_aside WHERE object_id = :id", id=victim)
+    assert (attempts, again) == (1, 1)
+
+
+@pytest.mark.parametrize("source", ["teamwork", "missive"])
+def test_a_set_aside_object_that_is_gone_by_its_next_try_is_not_tried_for_ever(account, source):
+    stream, object_id = {
+        "teamwork": ("tasks", "987654321"),
+        "missive": ("conversations", "00000000-0000-0000-0000-000000000000"),
+    }[source]
+    account.sync(source)
+    with account.engine.begin() as connection:
+        set_aside(connection, source, [SetAside(stream=stream, object_id=object_id, reason="broken")])
+        connection.exec_driver_sql("UPDATE twm.set_aside SET next_attempt_at = now()")
+
+    account.sync(source)
+
+    assert account.scalar("SELECT count(*) FROM twm.set_aside") == 0
