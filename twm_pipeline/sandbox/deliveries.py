@@ -101,11 +101,16 @@ class Deliveries:
         clock: The accounts' time: letting it pass makes retries due.
         seed: Decides what is dropped, doubled and reordered.
         time_scale: What the waits between retries are divided by.
+
+    Raises:
+        ValueError: If the time scale is not positive.
     """
 
     def __init__(
         self, *, courier: Courier, answers: Answers, clock: Clock, seed: int, time_scale: float
     ) -> None:
+        if time_scale <= 0:
+            raise ValueError("the time scale of webhooks must be positive")
         self.courier = courier
         self.answers = answers
         self.clock = clock
@@ -196,7 +201,7 @@ class Deliveries:
 
     def hold(self, *, events: Sequence[str] = ()) -> None:
         """Keep back what was not sent yet, of some events or all, until it is released."""
-        self._held = tuple(events)
+        self._held = tuple(event.upper() for event in events)
 
     def release(self) -> int:
         """Let go what was kept back; return how many deliveries that are."""
@@ -274,7 +279,9 @@ class Deliveries:
         for queue in (self._fresh, self._retries):
             while queue and queue[0][0] <= now and len(self._sending) < self.weather.at_once:
                 item = heappop(queue)
-                if self._held is not None and (not self._held or item[2].delivery.event in self._held):
+                if self._held is not None and (
+                    not self._held or item[2].delivery.event.upper() in self._held
+                ):
                     self._parked.append(item)
                     continue
                 task = asyncio.create_task(self._attempt(item[2]))

@@ -18,6 +18,10 @@ class Received:
     body: bytes
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # Five by default: a burst would wait for the kernel to try again.
+
+
 class Receiver:
     """Answers `answer(received)`: a status, 200 unless told otherwise."""
 
@@ -45,7 +49,7 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from twm_pipeline.sandbox import Sandbox, SandboxError
+from twm_pipeline.sandbox import Sandbox, SandboxError, SandboxOptions
 from twm_pipeline_tests.sandbox.clients import MissiveClient, TeamworkClient
 from twm_pipeline_tests.sandbox.conftest import Start
 from twm_pipeline_tests.sandbox.receivers import Receiver
@@ -388,6 +388,11 @@ def test_everything_can_be_held(box: Sandbox, teamwork: TeamworkClient, receiver
 
     assert held == (5, 0)
     assert len(receiver.received) == 5
+
+
+def test_a_time_scale_is_positive() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Sandbox(SandboxOptions(tasks=1, conversations=1, webhook_time_scale=0)).__enter__()
 
 
 def test_unknown_weather_is_refused(box: Sandbox) -> None:

@@ -14,6 +14,7 @@ import requests
 from twm_pipeline.sandbox import Sandbox, SandboxControl, SandboxOptions
 from twm_pipeline.sandbox.__main__ import build_parser
 from twm_pipeline_tests.sandbox.clients import TeamworkClient
+from twm_pipeline_tests.sandbox.receivers import Receiver
 
 COMMAND = [sys.executable, "-W", "error", "-m", "twm_pipeline.sandbox"]
 
@@ -63,6 +64,27 @@ def test_the_command_line_speaks_of_every_option() -> None:
     assert given.answer == [("teamwork.record_cap", 9)]
     with pytest.raises(SystemExit):
         build_parser().parse_args(["--answer", "nonsense=1"])
+
+
+def test_the_process_delivers_webhooks_and_stops_in_the_middle_of_one(receiver: Receiver) -> None:
+    arguments = ["--tasks", "10", "--conversations", "5", "--webhook-time-scale", "36000"]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        control = SandboxControl(json.loads(process.stdout.readline())["url"])
+        receiver.statuses(200, 500)  # The first is the validation.
+        control.create_rule("incoming_email", receiver.url)
+        control.receive_mail()
+        control.advance(30)
+        control.wait_for_deliveries(retries=True)
+        [row] = control.deliveries()
+        receiver.answer = lambda _: 0
+        control.receive_mail()
+        control.close()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+
+    assert (row["state"], row["statuses"]) == ("delivered", [500, 200])
+    assert errors == b""
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])  # noqa: S104 - exactly what must be refused
