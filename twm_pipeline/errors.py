@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
 
 class TwmError(Exception):
     """The base of all errors of this package; its text is meant to be read by an operator."""
@@ -95,3 +100,15 @@ class DeliveryError(TwmError):
 
 class WindowClosedError(TwmError):
     """The time or the lock of this window is over; what is committed stays, the rest is done later."""
+
+
+def place_of(error: BaseException) -> str:
+    """Return class and place of *error* for a line that must not hold its text.
+
+    What a library says may hold a value of a row, that is a message's body or an address. The place is the
+    last line of this package that the error passed through.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE_DIR)]
+    where = f"{Path(own[-1].filename).relative_to(PACKAGE_DIR)}:{own[-1].lineno}" if own else "unknown"
+    return f"{type(error).__name__} in {where}"

@@ -6,17 +6,20 @@ body or an address, so its text stays out of Dagster's event log; its class and 
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from twm_pipeline.errors import ConfigError, PermanentError, RetriableError, TwmError, WindowClosedError
-
-PACKAGE_DIR = Path(__file__).resolve().parent.parent
+from twm_pipeline.errors import (
+    ConfigError,
+    PermanentError,
+    RetriableError,
+    TwmError,
+    WindowClosedError,
+    place_of,
+)
 
 
 @contextmanager
@@ -47,22 +50,10 @@ def _database_failure(error: DBAPIError) -> dg.Failure:
     metadata = {
         "error": dg.MetadataValue.text(type(cause).__name__),
         "sqlstate": dg.MetadataValue.text(str(getattr(cause, "sqlstate", None) or "none")),
-        "place": dg.MetadataValue.text(_place(error)),
+        "place": dg.MetadataValue.text(place_of(error)),
     }
     return dg.Failure(
         description=f"PostgreSQL refused a statement ({type(cause).__name__}); its batch is not stored.",
         metadata=metadata,
         allow_retries=True,
     )
-
-
-def _place(error: BaseException) -> str:
-    """Return the last line of this package that *error* passed through."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(PACKAGE_DIR)
-    ]
-    if not frames:
-        return "unknown"
-    return f"{Path(frames[-1].filename).relative_to(PACKAGE_DIR)}:{frames[-1].lineno}"

@@ -16,12 +16,15 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from twm_pipeline.errors import (
     AccessError,
+    RecordError,
     RetriableError,
     TwmError,
     WindowClosedError,
+    place_of,
 )
 from twm_pipeline.mirror.checkpoints import SetAside, set_aside
 from twm_pipeline.spool import Entry, Spool
@@ -213,6 +216,11 @@ class _Batch:
             more = self.changes.apply(work)
         except OBJECT_FAULTS as error:
             self._divide(work, error)
+            return
+        except (TwmError, SQLAlchemyError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect that one object meets must not hold up the others
+            self._divide(work, RecordError(f"a defect of this program: {place_of(error)}"))
             return
         if more:
             self.drain.poll_wanted.set()

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from twm_pipeline.errors import RetriableError
+from twm_pipeline.errors import RetriableError, place_of
 from twm_pipeline.records import SOURCES, Source
-from twm_pipeline.webhooks.refusals import place_of
 
 if TYPE_CHECKING:
     from twm_pipeline.spool import Envelope, Spool
@@ -97,8 +96,7 @@ class Intake:
             logger.error("Put off %d deliveries of %s: %s", len(envelopes), source, error)  # noqa: TRY400 - its text says all
             return False
         except Exception as error:  # noqa: BLE001 - whatever it is, the vendor has to come again
-            kind, place = type(error).__name__, place_of(error)
-            logger.error("Put off %d deliveries of %s: %s in %s", len(envelopes), source, kind, place)  # noqa: TRY400 - a text may hold the body
+            logger.error("Put off %d deliveries of %s: %s", len(envelopes), source, place_of(error))  # noqa: TRY400 - a text may hold the body
             return False
         _log(source, envelopes, seconds=time.monotonic() - began)
         return True

@@ -17,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
-from twm_pipeline.errors import ConfigError, DeliveryError, SpoolError
+from twm_pipeline.errors import ConfigError, DeliveryError, SpoolError, place_of
 from twm_pipeline.records import SOURCES, Hint, Source
 from twm_pipeline.sources import missive_deliveries, teamwork_deliveries
 from twm_pipeline.spool import Envelope, Spool
 from twm_pipeline.webhooks.intake import Intake
-from twm_pipeline.webhooks.refusals import Refusals, place_of
+from twm_pipeline.webhooks.refusals import Refusals
 from twm_pipeline.webhooks.secrets import HookSecrets, file_of
 from twm_pipeline.webhooks.signatures import (
     MISSIVE_HEADER,
@@ -200,7 +200,7 @@ class Hook:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours must not lose the delivery: it is sent again
-            self.receiver.refusals.note(503, f"{type(error).__name__} in {place_of(error)}")
+            self.receiver.refusals.note(503, place_of(error))
             return 503, "come again"
 
     async def _take(self, scope: Scope, receive: Receive) -> tuple[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
@@ -39,9 +38,3 @@ class Refusals:
             return
         self._told[kind], self._untold[kind] = now, 0
         logger.warning("Refused with %d: %s (%d since the last such line)", status, reason, count)
-
-
-def place_of(error: BaseException) -> str:
-    """Return where *error* was raised, for a line that must not hold its text."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "an unknown place"

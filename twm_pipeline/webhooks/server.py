@@ -20,9 +20,9 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from twm_pipeline.errors import ConfigError
+from twm_pipeline.errors import ConfigError, place_of
 from twm_pipeline.webhooks.receiver import Receiver, answer
-from twm_pipeline.webhooks.refusals import Refusals, place_of
+from twm_pipeline.webhooks.refusals import Refusals
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -49,8 +49,16 @@ class Phase(Enum):
     BODY = auto()
 
 
-class HeadTooLargeError(Exception):
-    """Raised through the parser to stop it."""
+class RefusedError(Exception):
+    """Raised through the parser to stop it.
+
+    Args:
+        status: What the sender is answered.
+    """
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status.phrase)
+        self.status = status
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -65,7 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._pieces_bytes = 0
         self._is_deaf = False
         self._deadline = self.loop.time() + REQUEST_SECONDS
-        self._write_deadline = math.inf
+        self._stuck_since = math.inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin, unless there are far too many."""
@@ -78,22 +86,20 @@ class GuardedProtocol(HttpToolsProtocol):
         """Read on; what is no HTTP, or too much of it, is refused."""
         if self._is_deaf:
             return
-        was_in_head = self._phase is Phase.HEAD
+        unfinished = self.scope if self._phase is Phase.HEAD else None
         if self._deadline == math.inf:
             self._deadline = self.loop.time() + REQUEST_SECONDS
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
-            if was_in_head and self._phase is Phase.HEAD:
+            if self._phase is Phase.HEAD and self.scope is unfinished:
                 self._pieces_bytes += len(data)
                 _check_head(self._pieces_bytes)
-        except httptools.HttpParserUpgrade:
-            self._end_after_answers()  # the request itself is answered as if it had not asked
-        except HeadTooLargeError:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        except RefusedError as error:
+            self._refuse(error.status)
         except httptools.HttpParserError as error:
-            too_large = isinstance(error.__context__, HeadTooLargeError)
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST)
+            cause = error.__context__
+            self._refuse(cause.status if isinstance(cause, RefusedError) else HTTPStatus.BAD_REQUEST)
 
     def on_message_begin(self) -> None:
         """Begin to count."""
@@ -113,6 +119,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the application, or that of a busy server; the body has its own time."""
+        if self.parser.should_upgrade():
+            raise RefusedError(HTTPStatus.BAD_REQUEST)  # the parser skips the body, which must not be lost
         self.app = _busy if len(self.connections) > MOST_CONNECTIONS else self._receiver_app
         self._phase = Phase.BODY
         self._deadline = self.loop.time() + REQUEST_SECONDS
@@ -123,19 +131,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._phase, self._deadline = Phase.IDLE, math.inf
 
-    def pause_writing(self) -> None:
-        """Give a client that reads none of its answers as long as one that sends nothing."""
-        super().pause_writing()
-        self._write_deadline = self.loop.time() + REQUEST_SECONDS
-
-    def resume_writing(self) -> None:
-        """Forgive it."""
-        super().resume_writing()
-        self._write_deadline = math.inf
-
     def close_if_late(self, now: float) -> None:
         """End the connection if its time is over; while we do not read, it is not the client who is late."""
-        if now > self._write_deadline or (now > self._deadline and self._is_deaf):
+        is_stuck = self.transport.is_closing() or self.flow.write_paused  # answers that nobody fetches
+        self._stuck_since = min(self._stuck_since, now) if is_stuck else math.inf
+        if now - self._stuck_since > REQUEST_SECONDS or (self._is_deaf and now > self._deadline):
             self.transport.abort()
         elif now > self._deadline and not self.flow.read_paused:
             if self._phase is Phase.IDLE:
@@ -152,7 +152,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.refusals.note(status, status.phrase)
         cycle: RequestResponseCycle | None = self.cycle
         if self._phase is not Phase.BODY and cycle is not None and not cycle.response_complete:
-            self._end_after_answers()  # the answer would be taken for that of an earlier request
+            # It would be taken for the answer to an earlier request, which is still to come.
+            self._is_deaf, self._deadline, cycle.keep_alive = True, math.inf, False
             return
         self._is_deaf = True
         self._deadline = self.loop.time() + LINGER_SECONDS
@@ -170,15 +171,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(head.encode())
         self.transport.write_eof()
 
-    def _end_after_answers(self) -> None:
-        self._is_deaf = True
-        self._deadline = math.inf
-        self.cycle.keep_alive = False
-
 
 def _check_head(size: int) -> None:
     if size > MOST_HEAD_BYTES:
-        raise HeadTooLargeError
+        raise RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 
 async def _busy(scope: Scope, _: Receive, send: Send) -> None:
@@ -272,6 +268,6 @@ def _drop_traceback(record: logging.LogRecord) -> bool:
     """Keep of an exception its class and place: its text may hold what was sent."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        record.msg = f"{record.getMessage().strip()}: {type(error).__name__} in {place_of(error)}"
+        record.msg = f"{record.getMessage().strip()}: {place_of(error)}"
         record.args, record.exc_info, record.exc_text = (), None, None
     return True

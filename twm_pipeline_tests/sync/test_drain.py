@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from twm_pipeline.errors import AuthenticationError, UnansweredError, WindowClosedError
 from twm_pipeline.records import Hint, Source
+from twm_pipeline.sources.teamwork import parse_task
 from twm_pipeline.spool import Envelope, Spool
 from twm_pipeline.sync.drain import Drain, spool_of
 from twm_pipeline.sync.engine import PassOptions
@@ -537,3 +538,26 @@ def test_the_spool_of_one_source_is_not_the_other_s(synced: Account) -> None:
 
     assert isinstance(spool_of(synced.settings, "teamwork"), Spool)
     assert spool_of(synced.settings, "teamwork").waiting().count == 0
+
+
+def test_a_defect_that_one_object_meets_holds_up_no_other_and_tells_nothing_of_it(
+    synced: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = synced.control.create_task("Secret name"), synced.control.create_task("Good")
+
+    def stumble(row: dict[str, Any], *, date: Any) -> Any:
+        if row["id"] == bad:
+            raise KeyError(row["name"])
+        return parse(row, date=date)
+
+    parse = parse_task
+    monkeypatch.setattr("twm_pipeline.sync.teamwork.parse_task", stumble)
+    deliver(synced, "teamwork", task_event(bad), task_event(good))
+
+    drain(synced, "teamwork")
+
+    assert row(synced, good).title == "Good"
+    spool = spool_of(synced.settings, "teamwork")
+    [entry] = spool.entries("retry")
+    assert "KeyError in " in str(spool.reason(entry.name))
+    assert "Secret" not in str(spool.reason(entry.name))

@@ -129,3 +129,30 @@ def test_an_outage_until_the_end_of_the_window_is_its_result(account):
     assert reports == []
     assert "503" in account.scalar("SELECT last_error FROM twm.sources WHERE source = 'teamwork'")
     assert account.scalar("SELECT count(*) FROM twm.set_aside") == 0
+
+
+@pytest.mark.parametrize(("source", "documented_per_minute"), [("teamwork", 150), ("missive", 60)])
+def test_polling_without_webhooks_takes_less_than_a_quarter_of_any_budget(
+    account, source, documented_per_minute
+):
+    scale, minutes = 60, 5
+    account.sync(source)
+    account.control.reset_counters()
+    hurried = account.change(
+        disable_webhooks=True,
+        budget_time_scale=scale,
+        periodic_backfill_interval=5 / scale,
+        directory_interval_seconds=900 / scale,
+    )
+    seconds = minutes * 60 / scale
+    made = Window(hurried.engine, hurried.settings, source, seconds)
+
+    made.run(PassOptions())
+
+    assert 3 < account.requests(source) < minutes * documented_per_minute / 4
+
+
+def test_polls_are_five_seconds_apart_where_no_webhook_can_arrive(settings):
+    assert settings.poll_seconds == 5
+    assert settings.model_copy(update={"public_url": "https://sync.example.com"}).poll_seconds == 60
+    assert settings.model_copy(update={"disable_webhooks": True}).poll_seconds == 5
