@@ -12,6 +12,7 @@ from twm_pipeline.records import (
     Company,
     Conversation,
     Email,
+    Hint,
     Person,
     Project,
     Record,
@@ -22,6 +23,7 @@ from twm_pipeline.records import (
     digest,
     to_json,
 )
+from twm_pipeline.spool import Envelope
 
 R = TypeVar("R", bound=Record)
 
@@ -116,3 +118,14 @@ def make_comment(**values: Any) -> Comment:
 def seen(record: Record, seq: int) -> Observed:
     """Return *record* as the request with number *seq* saw it."""
     return Observed(record=record, seq=seq)
+
+
+def make_envelope(**values: Any) -> Envelope:
+    defaults: dict[str, Any] = {
+        "source": "teamwork",
+        "hint": Hint(event="TASK.UPDATED", stream="tasks", object_id="1"),
+        "received_at": MORNING,
+        "headers": {},
+        "body": b'{"task": {"id": 1}}',
+    }
+    return Envelope(**(defaults | values))
