@@ -237,6 +237,20 @@ def waiting_set_aside(connection: Connection, source: Source, stream: str, ids: 
     return {row.object_id for row in rows}
 
 
+def reasons_set_aside(
+    connection: Connection, source: Source, ids: Iterable[str]
+) -> dict[tuple[str, str], str]:
+    """Return why objects are set aside, by stream and id; those that are not are left out."""
+    rows = connection.execute(
+        text(
+            "SELECT stream, object_id, reason FROM twm.set_aside"
+            " WHERE source = :source AND object_id = ANY(:ids)"
+        ),
+        {"source": source, "ids": list(ids)},
+    )
+    return {(row.stream, row.object_id): row.reason for row in rows}
+
+
 def resolve_set_aside(connection: Connection, source: Source, stream: str, ids: Iterable[Any]) -> None:
     """Forget set-aside records that are stored now."""
     connection.execute(

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from twm_pipeline.errors import (
@@ -26,7 +25,7 @@ from twm_pipeline.errors import (
     WindowClosedError,
     place_of,
 )
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside
+from twm_pipeline.mirror.checkpoints import SetAside, reasons_set_aside, set_aside
 from twm_pipeline.spool import Entry, Spool
 from twm_pipeline.sync.changes import Change, Changes, open_changes
 from twm_pipeline.sync.engine import RECORD_FAULTS, PassReport, open_pass
@@ -251,14 +250,8 @@ class _Batch:
         if not any(figures.set_aside for figures in self.changes.work.report.streams.values()):
             return {}
         with self.changes.work.read() as connection:
-            rows = connection.execute(
-                text(
-                    "SELECT stream, object_id, reason FROM twm.set_aside"
-                    " WHERE source = :source AND object_id = ANY(:ids)"
-                ),
-                {"source": self.drain.source, "ids": [change.object_id for change in work]},
-            )
-            return {(row.stream, row.object_id): row.reason for row in rows}
+            ids = [change.object_id for change in work]
+            return reasons_set_aside(connection, self.drain.source, ids)
 
     def _set_aside(self, change: Change, reason: str) -> None:
         """Park the object: it is tried again for ever, with growing waits, when its entry is dead."""
