@@ -5,9 +5,10 @@ Facts: Missive's documentation, "REST API — Endpoints" and "Webhooks" (missive
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from twm_pipeline.errors import NotFoundError, UnansweredError
+from twm_pipeline.errors import NotFoundError, RequestRefusedError, UnansweredError
 
 if TYPE_CHECKING:
     from twm_pipeline.http import VendorSession
@@ -25,28 +26,41 @@ API_EVENTS = (
 RULE_EVENT = "rule"
 """Our name for whatever a rule made in Missive's settings sends."""
 
+_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
+
 
 class MissiveHooks:
-    """The hooks of the token's owner."""
+    """The hooks of the token's owner; in Missive's settings they are shown among the rules."""
 
     def __init__(self, session: VendorSession) -> None:
         self.session = session
 
-    def create(self, event: str, url: str) -> str:
-        """Make a hook and return its id.
+    def fetch(self) -> None:
+        """Return None: what exists cannot be listed."""
+
+    def enable(self) -> None:
+        """Do nothing: the feature is always on."""
+
+    def resume(self, hook_id: str) -> None:
+        """Refuse: that a hook is switched off cannot be seen, so nobody may think so."""
+        msg = f"Missive cannot resume the hook {hook_id}"
+        raise RequestRefusedError(msg)
+
+    def create(self, *, event: str, url: str, secret: str) -> str:
+        """Make a hook below *url*, on the path *secret* that nobody else knows, and return its id.
 
         Raises:
             UnansweredError: If the answer names no id; the hook may have been made.
         """
-        reply = self.session.send("POST", "/hooks", body={"hooks": {"type": event, "url": url}})
+        body = {"hooks": {"type": event, "url": f"{url}/{secret}"}}
+        reply = self.session.send("POST", "/hooks", body=body)
         found = reply.data.get("hooks") if isinstance(reply.data, dict) else None
-        if isinstance(found, list) and found:
-            found = found[0]
-        hook_id = found.get("id") if isinstance(found, dict) else None
-        if not isinstance(hook_id, str | int) or isinstance(hook_id, bool) or not str(hook_id):
+        row = found[0] if isinstance(found, list) and found else found
+        hook_id = row.get("id") if isinstance(row, dict) else None
+        if not isinstance(hook_id, str) or not _ID.fullmatch(hook_id):
             msg = "Missive POST /hooks: the answer names no id"
             raise UnansweredError(msg)
-        return str(hook_id)
+        return hook_id
 
     def delete(self, hook_id: str) -> None:
         """Remove a hook; one that is gone already is no error."""

@@ -7,6 +7,7 @@ receiver needs no database (DESIGN D7). Whoever comes first makes the file; nobo
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import hmac
 import json
 import os
@@ -83,6 +84,11 @@ class HookSecrets:
     def is_secret_path(self, token: str) -> bool:
         """Return whether *token* is one of the secret paths, in a time that tells nothing of them."""
         return self.event_of(token) is not None
+
+    def proof(self, secret: str) -> bytes:
+        """Return a digest of *secret* that may be stored: it tells nothing to whoever lacks this file."""
+        key = self.missive_paths[RULE_EVENT].encode()
+        return hashlib.blake2b(secret.encode(), digest_size=16, key=key).digest()
 
     def path_for(self, event: str) -> str:
         """Return the secret path of a kind of hook, made and kept if it has none."""
