@@ -34,6 +34,8 @@ REQUEST_SECONDS = 10.0
 """For the head of a request, and again for its body, however many bytes trickle in meanwhile."""
 MOST_CONNECTIONS = 200
 """Requests on further ones are answered 503; twice as many are all that are held at once."""
+MOST_PIPELINED = 100
+"""Requests of one connection that wait for their turn; uvicorn would queue as many as are sent."""
 STOP_SECONDS = 8
 LINGER_SECONDS = 2.0
 TICKS_PER_SWEEP = 10
@@ -68,6 +70,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.refusals: Refusals = self.app_state["refusals"]
         self._receiver_app = self.app
+        self._answered: RequestResponseCycle | None = None
         self._phase = Phase.IDLE
         self._head_bytes = 0
         self._pieces_bytes = 0
@@ -81,6 +84,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.connections) > 2 * MOST_CONNECTIONS:
             self._is_deaf = True
             transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let every request know, and not only the last one, that nobody waits for its answer."""
+        super().connection_lost(exc)
+        for cycle, _ in (*self.pipeline, (self._answered, None)):
+            if cycle is not None:
+                cycle.disconnected = True
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is no HTTP, or too much of it, is refused."""
@@ -121,6 +132,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the application, or that of a busy server; the body has its own time."""
         if self.parser.should_upgrade():
             raise RefusedError(HTTPStatus.BAD_REQUEST)  # the parser skips the body, which must not be lost
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS)
         self.app = _busy if len(self.connections) > MOST_CONNECTIONS else self._receiver_app
         self._phase = Phase.BODY
         self._deadline = self.loop.time() + REQUEST_SECONDS
@@ -130,6 +143,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Let the application take its time."""
         super().on_message_complete()
         self._phase, self._deadline = Phase.IDLE, math.inf
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - as uvicorn's own
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def close_if_late(self, now: float) -> None:
         """End the connection if its time is over; while we do not read, it is not the client who is late."""
