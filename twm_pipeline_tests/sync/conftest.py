@@ -40,6 +40,10 @@ class Account:
     def scalar(self, statement: str, **values: Any) -> Any:
         return self.query(statement, **values)[0][0]
 
+    def ids_of(self, kind: str) -> list[Any]:
+        """Return ids of what exists at the vendor."""
+        return [row["id"] for row in self.control.truth(kind)]
+
     def change(self, **settings: Any) -> Account:
         """Return the same account as it is seen with other settings."""
         return Account(self.box, self.engine, self.settings.model_copy(update=settings))

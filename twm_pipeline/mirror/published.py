@@ -1,0 +1,208 @@
+"""What was published of each row of a view, so that only what differs is sent (DESIGN D2, G4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from twm_pipeline.mirror.tables import EMAILS, TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import Connection
+
+KEYS = {"tasks": "task_id", "emails": "email_id"}
+"""View → its key."""
+TABLES = {"tasks": TASKS, "emails": EMAILS}
+"""View → the table that holds its rows, one each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """One row as it was last published.
+
+    Args:
+        row_id: Its key in the view.
+        record_id: Of its record; None: it has none, or none that is known.
+        cells_hash: Digest of its cells; None: it has to be written again.
+        attachments_hash: Digest of the set of its attachments, as far as they were sent.
+    """
+
+    row_id: str
+    record_id: str | None
+    cells_hash: bytes | None
+    attachments_hash: bytes | None = None
+
+
+def rows_of_view(connection: Connection, view: str, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Return those rows of *view* that it shows, by their keys as texts."""
+    key = KEYS[view]
+    values: list[Any] = [int(item) for item in ids] if view == "tasks" else list(ids)
+    rows = connection.execute(text(f"SELECT * FROM public.{view} WHERE {key} = ANY(:ids)"), {"ids": values})
+    return {str(row[key]): dict(row) for row in rows.mappings()}
+
+
+def walk_ids(connection: Connection, view: str, *, size: int) -> Iterator[list[str]]:
+    """Yield the keys of everything to compare, *size* at a time; a hidden row may have been published."""
+    table = TABLES[view]
+    after: int | str = -1 if table is TASKS else ""
+    query = text(f"SELECT id FROM {table.name} WHERE id > :after ORDER BY id LIMIT :size")
+    while rows := connection.execute(query, {"after": after, "size": size}).all():
+        yield [str(row.id) for row in rows]
+        after = rows[-1].id
+
+
+def load_published(connection: Connection, base: str, view: str, ids: Sequence[str]) -> dict[str, Published]:
+    """Return what was published of rows, by their keys."""
+    rows = connection.execute(
+        text(
+            "SELECT row_id, record_id, cells_hash, attachments_hash FROM twm.published"
+            " WHERE base = :base AND view = :view AND row_id = ANY(:ids)"
+        ),
+        {"base": base, "view": view, "ids": list(ids)},
+    )
+    return {row.row_id: Published(**row._mapping) for row in rows}  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def save_published(connection: Connection, base: str, view: str, rows: Iterable[Published]) -> None:
+    """Store what was just published, in the transaction that removes the changes it answers."""
+    for row in rows:
+        connection.execute(
+            text(
+                "INSERT INTO twm.published AS p (base, view, row_id, record_id, cells_hash, attachments_hash)"
+                " VALUES (:base, :view, :row_id, :record_id, :cells_hash, :attachments_hash)"
+                " ON CONFLICT (base, view, row_id) DO UPDATE SET record_id = excluded.record_id,"
+                " cells_hash = excluded.cells_hash, attachments_hash = excluded.attachments_hash,"
+                " published_at = now()"
+            ),
+            {
+                "base": base,
+                "view": view,
+                "row_id": row.row_id,
+                "record_id": row.record_id,
+                "cells_hash": row.cells_hash,
+                "attachments_hash": row.attachments_hash,
+            },
+        )
+
+
+def forget_published(connection: Connection, base: str, view: str, ids: Sequence[str]) -> None:
+    """Forget rows that are shown no longer and whose record is removed."""
+    connection.execute(
+        text("DELETE FROM twm.published WHERE base = :base AND view = :view AND row_id = ANY(:ids)"),
+        {"base": base, "view": view, "ids": list(ids)},
+    )
+
+
+def load_fields(connection: Connection, base: str, view: str) -> tuple[str | None, dict[str, str]]:
+    """Return the table's id and the fields' ids by our names, as far as they are known."""
+    rows = connection.execute(
+        text("SELECT field, field_id FROM twm.published_fields WHERE base = :base AND view = :view"),
+        {"base": base, "view": view},
+    )
+    fields = {row.field: row.field_id for row in rows}
+    return fields.pop("", None), fields
+
+
+def save_fields(
+    connection: Connection, base: str, view: str, *, table_id: str, fields: Mapping[str, str]
+) -> None:
+    """Store the table's id and the fields' ids, replacing what was known."""
+    values = {"base": base, "view": view}
+    connection.execute(text("DELETE FROM twm.published_fields WHERE base = :base AND view = :view"), values)
+    for field, field_id in {"": table_id, **fields}.items():
+        connection.execute(
+            text(
+                "INSERT INTO twm.published_fields (base, view, field, field_id)"
+                " VALUES (:base, :view, :field, :field_id)"
+            ),
+            {**values, "field": field, "field_id": field_id},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """The state of one view in one base.
+
+    Args:
+        spec_hash: Digest of the fields it was set up for; None: never.
+        is_compared: Whether everything was compared since the change log has been fed.
+        check_cursor: Where the rotating check goes on.
+    """
+
+    spec_hash: bytes | None = None
+    is_compared: bool = False
+    check_cursor: str | None = None
+
+
+def load_publication(connection: Connection, base: str, view: str) -> Publication:
+    """Return the state, an empty one before the first time."""
+    row = connection.execute(
+        text(
+            "SELECT spec_hash, compared_at IS NOT NULL AS is_compared, check_cursor FROM twm.publications"
+            " WHERE base = :base AND view = :view"
+        ),
+        {"base": base, "view": view},
+    ).one_or_none()
+    return Publication(**row._mapping) if row else Publication()  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def note_set_up(connection: Connection, base: str, view: str, *, spec_hash: bytes | None) -> None:
+    """Note for which fields the base was set up; everything has to be compared anew."""
+    connection.execute(
+        text(
+            "INSERT INTO twm.publications (base, view, spec_hash) VALUES (:base, :view, :spec_hash)"
+            " ON CONFLICT (base, view) DO UPDATE SET spec_hash = excluded.spec_hash, compared_at = NULL"
+        ),
+        {"base": base, "view": view, "spec_hash": spec_hash},
+    )
+
+
+def note_compared(connection: Connection, base: str, view: str) -> None:
+    """Note that everything was compared."""
+    connection.execute(
+        text("UPDATE twm.publications SET compared_at = now() WHERE base = :base AND view = :view"),
+        {"base": base, "view": view},
+    )
+
+
+def add_calls(connection: Connection, account: str, calls: int) -> int:
+    """Add to the calls of this month (UTC) and return their number."""
+    return int(
+        connection.execute(
+            text(
+                "INSERT INTO twm.monthly_calls AS m (account, month, calls)"
+                " VALUES (:account, date_trunc('month', now() AT TIME ZONE 'UTC')::date, :calls)"
+                " ON CONFLICT (account, month) DO UPDATE SET calls = m.calls + excluded.calls RETURNING calls"
+            ),
+            {"account": account, "calls": calls},
+        ).scalar_one()
+    )
+
+
+def note_exhausted(connection: Connection, account: str, *, exhausted: bool) -> None:
+    """Remember that the month's quota is used up, or that an operator says it no longer is."""
+    add_calls(connection, account, 0)
+    connection.execute(
+        text(
+            "UPDATE twm.monthly_calls SET exhausted_at = CASE WHEN :exhausted THEN now() END"
+            " WHERE account = :account AND month = date_trunc('month', now() AT TIME ZONE 'UTC')::date"
+        ),
+        {"account": account, "exhausted": exhausted},
+    )
+
+
+def month_of_calls(connection: Connection, account: str) -> tuple[int, bool]:
+    """Return this month's calls, and whether the quota is known to be used up."""
+    row = connection.execute(
+        text(
+            "SELECT calls, exhausted_at IS NOT NULL AS exhausted FROM twm.monthly_calls"
+            " WHERE account = :account AND month = date_trunc('month', now() AT TIME ZONE 'UTC')::date"
+        ),
+        {"account": account},
+    ).one_or_none()
+    return (row.calls, row.exhausted) if row else (0, False)
