@@ -70,8 +70,12 @@ def folder(settings: Settings) -> Path:
 
 
 def _is_real(name: str) -> bool:
-    """Return whether a setting speaks of a real account or its database."""
-    return name.startswith(("teamwork_", "missive_", "airtable_")) or name in ("pg_dsn", "dagster_pg_url")
+    """Return whether a setting speaks of a real account, its database or its spool."""
+    return name.startswith(("teamwork_", "missive_", "airtable_")) or name in (
+        "pg_dsn",
+        "dagster_pg_url",
+        "spool_dir",
+    )
 
 
 def _secret(text: str) -> object:

@@ -251,6 +251,18 @@ def reasons_set_aside(
     return {(row.stream, row.object_id): row.reason for row in rows}
 
 
+def hurry_set_aside(connection: Connection, source: Source, stream: str, object_id: str) -> bool:
+    """Let a set-aside record be tried again at once; return whether there is one."""
+    changed = connection.execute(
+        text(
+            "UPDATE twm.set_aside SET next_attempt_at = now()"
+            " WHERE source = :source AND stream = :stream AND object_id = :id"
+        ),
+        {"source": source, "stream": stream, "id": object_id},
+    )
+    return changed.rowcount > 0
+
+
 def resolve_set_aside(connection: Connection, source: Source, stream: str, ids: Iterable[Any]) -> None:
     """Forget set-aside records that are stored now."""
     connection.execute(

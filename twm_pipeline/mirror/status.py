@@ -36,7 +36,7 @@ def read_status(connection: Connection, source: Source) -> Json:
         **(account or empty),
         "checkpoints": read_checkpoints(connection, source),
         "tables": [_rows_of(connection, table) for table in TABLES if table.source == source],
-        "set_aside": _set_aside(connection, source),
+        "set_aside": read_set_aside(connection, source),
         "budgets": read_budgets(connection, source),
         "progress": read_progress(connection, source),
         "counters": {
@@ -101,16 +101,29 @@ def _rows_of(connection: Connection, table: Table) -> Json:
     return {"table": table.name, "stream": table.stream, **(counts or {})}
 
 
-def _set_aside(connection: Connection, source: Source) -> Json:
+def read_set_aside(connection: Connection, source: Source, *, limit: int = SHOWN_SET_ASIDE) -> Json:
+    """Return how many records are set aside, and the latest of them without their JSON."""
     records = _all(
         connection,
         "SELECT stream, object_id, reason, attempts, first_at, next_attempt_at, count(*) OVER () AS total"
         " FROM twm.set_aside WHERE source = :source ORDER BY last_at DESC LIMIT :limit",
         source=source,
-        limit=SHOWN_SET_ASIDE,
+        limit=limit,
     )
     count = records[0]["total"] if records else 0
     return {"count": count, "records": [{k: v for k, v in row.items() if k != "total"} for row in records]}
+
+
+def find_set_aside(connection: Connection, source: Source, stream: str, object_id: str) -> Json | None:
+    """Return everything that is known of one record that is set aside, the vendor's JSON included."""
+    return _one(
+        connection,
+        "SELECT source, stream, object_id, reason, attempts, first_at, last_at, next_attempt_at, raw"
+        " FROM twm.set_aside WHERE source = :source AND stream = :stream AND object_id = :object_id",
+        source=source,
+        stream=stream,
+        object_id=object_id,
+    )
 
 
 def _all(connection: Connection, query: str, **values: Any) -> list[Json]:  # noqa: ANN401 - parameters of a query
