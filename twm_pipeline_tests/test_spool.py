@@ -15,6 +15,7 @@ import pytest
 
 from twm_pipeline.errors import RecordError, SpoolError
 from twm_pipeline.records import Hint
+from twm_pipeline.settings import PROJECT_DIR
 from twm_pipeline.spool import LEFTOVER_SECONDS, LONGEST_WAIT_SECONDS, PLACES, Entry, Spool
 from twm_pipeline_tests.factories import MORNING, make_envelope
 from twm_pipeline_tests.spools import FIRST_WAIT, Clock, Trace, break_call, fail, files, put, take
@@ -78,6 +79,16 @@ def test_a_text_that_is_no_unicode_does_not_cost_the_others_their_place(spool):
     spool.put([make_envelope(), make_envelope(hint=hint)])
 
     assert [entry.envelope.hint.event for entry in spool.claim(limit=2)] == ["TASK.UPDATED", "\udc80"]
+
+
+def test_the_example_of_the_specification_is_an_entry(spool):
+    page = (PROJECT_DIR / "docs" / "spool.md").read_text()
+    example = page.partition('```\n{"format"')[2].partition("\n```")[0]
+    drop(spool, b'{"format"' + example.encode())
+
+    envelope = take(spool).envelope
+
+    assert (envelope.hint.object_id, envelope.body) == ("4711", b'{"task":{"id":4711}}')
 
 
 def test_an_empty_batch_is_stored_as_such(spool):
