@@ -24,7 +24,18 @@ from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
 
-COMMANDS = ("up", "sync", "status", "doctor", "reconcile", "categorize", "reparse", "receiver", "sandbox")
+COMMANDS = (
+    "up",
+    "sync",
+    "status",
+    "doctor",
+    "reconcile",
+    "categorize",
+    "reparse",
+    "receiver",
+    "sandbox",
+    "webhooks",
+)
 
 
 @dataclass

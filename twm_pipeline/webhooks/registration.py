@@ -162,9 +162,9 @@ class Registrar:
         wanted = wanted_hooks(self.settings, self.secrets, self.source)
         return Survey(wanted=wanted, known=known, listed=listed)
 
-    def plan(self) -> Plan:
+    def plan(self, survey: Survey) -> Plan:
         """Return what `register` would do; nothing is changed."""
-        return plan_hooks(self.survey(), now=datetime.now(UTC), patient=False)
+        return plan_hooks(survey, now=datetime.now(UTC), patient=False)
 
     def register(self, *, patient: bool = False) -> HooksReport:
         """Make the hooks at the vendor those that are wanted.

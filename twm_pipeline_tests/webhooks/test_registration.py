@@ -416,7 +416,7 @@ def test_everything_of_ours_is_removed(deployment):
 
 
 def test_a_plan_changes_nothing(deployment):
-    plan = deployment.with_registrar("teamwork", lambda registrar: registrar.plan())
+    plan = deployment.with_registrar("teamwork", lambda registrar: registrar.plan(registrar.survey()))
 
     assert [action.verb for action in plan.actions] == ["create"] * len(EVENTS)
     assert deployment.at_vendor("teamwork") == []
