@@ -135,9 +135,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS)
         self.app = _busy if len(self.connections) > MOST_CONNECTIONS else self._receiver_app
+        super().on_headers_complete()
         self._phase = Phase.BODY
         self._deadline = self.loop.time() + REQUEST_SECONDS
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Let the application take its time."""

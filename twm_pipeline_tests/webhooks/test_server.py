@@ -197,6 +197,12 @@ def test_what_is_no_http_is_refused(receiver, data, caplog):
     assert "Traceback" not in caplog.text
 
 
+def test_what_is_no_http_behind_a_request_is_refused_too(receiver):
+    with receiver.connect() as connection:
+        assert connection.ask(VALID).status == 200
+        assert connection.ask(b"POST http://[ HTTP/1.1\r\n\r\n").status == 400
+
+
 def test_requests_may_be_pipelined(receiver):
     with receiver.connect() as connection:
         connection.send(b"".join(request_bytes(task_delivery(number)) for number in range(1, 6)))
