@@ -53,6 +53,10 @@ class PagingError(RetriableError):
     """A listing contradicts itself (repeated page, wrong order), so nothing may be concluded from it."""
 
 
+class SchemaChangedError(RetriableError):
+    """A table or field is not what set-up found any more: set up again, then go on."""
+
+
 class PermanentError(TwmError):
     """Trying again does not help; somebody has to look."""
 
@@ -67,6 +71,10 @@ class AccessError(PermanentError):
 
 class RequestRefusedError(PermanentError):
     """The vendor calls our request malformed (400, 422): a defect of ours or a changed API."""
+
+
+class QuotaExhaustedError(PermanentError):
+    """The account's calls of the month are used up: nothing is sent until somebody says so."""
 
 
 class AccountChangedError(PermanentError):

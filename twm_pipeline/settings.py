@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import textwrap
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -34,6 +35,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 """The checkout (or the folder that holds the installed package): where ``.env`` and ``.twm/`` live."""
 
 HTTP_URL = TypeAdapter(HttpUrl)
+BASE_ID = re.compile(r"\bapp[A-Za-z0-9]{14}\b")
 POLL_SECONDS = 60.0
 POLL_SECONDS_WITHOUT_WEBHOOKS = 5.0
 INHERITED = "TWM_INHERITED_SETTINGS"
@@ -83,6 +85,15 @@ def _check_address(value: str) -> str:
     except ValidationError:
         msg = "expected an address such as https://example.teamwork.com"
         raise ValueError(msg) from None
+
+
+def _check_base_id(value: str) -> str:
+    """Return the id of a base, also from the address that a browser shows."""
+    found = BASE_ID.search(value)
+    if found is None:
+        msg = "expected the id of a base, as in its address https://airtable.com/app0123456789abcd"
+        raise ValueError(msg)
+    return found[0]
 
 
 def _anchor(path: Path) -> Path:
@@ -153,6 +164,33 @@ class Settings(BaseSettings):
     )
     missive_process_after: Since | None = Field(
         None, description="Only messages delivered on or after this date"
+    )
+
+    db_backend: Literal["postgres", "airtable", "both"] = Field(
+        "postgres",
+        description="`both` or `airtable`: the mirror is published to Airtable; `postgres`: it is not",
+    )
+    airtable_api_key: SecretStr | None = Field(
+        None,
+        description="Personal access token with the scopes `data.records:read`, `data.records:write`, `schema.bases:read`, `schema.bases:write`",
+    )
+    airtable_base_id: Annotated[str, AfterValidator(_check_base_id)] | None = Field(
+        None, description="Id of the base, `app…`, or its address in the browser"
+    )
+    airtable_endpoint_url: BaseUrl = Field("https://api.airtable.com", description="The API's address")
+    airtable_upload_url: BaseUrl = Field(
+        "https://content.airtable.com", description="Address that takes uploads of attachments"
+    )
+    airtable_tasks_table: str = Field(
+        "Tasks", min_length=1, description="Name of the table of tasks; once found it may be renamed"
+    )
+    airtable_emails_table: str = Field(
+        "Emails", min_length=1, description="Name of the table of e-mails; once found it may be renamed"
+    )
+    airtable_monthly_calls: int | None = Field(
+        None,
+        ge=1,
+        description="Calls a month that the workspace's plan allows; a warning comes at 80 %",
     )
 
     pg_dsn: SecretStr | None = Field(
@@ -249,6 +287,16 @@ class Settings(BaseSettings):
         return POLL_SECONDS if self.expects_webhooks else POLL_SECONDS_WITHOUT_WEBHOOKS
 
     @property
+    def publishes(self) -> bool:
+        """Whether publishing to Airtable is wanted; without `can_publish` it is switched off all the same."""
+        return self.db_backend != "postgres"
+
+    @property
+    def can_publish(self) -> bool:
+        """Whether the token and the base of Airtable are set."""
+        return self.airtable_api_key is not None and self.airtable_base_id is not None
+
+    @property
     def spool_folder(self) -> Path:
         """Where accepted deliveries are kept, a folder for each source below it."""
         return self.spool_dir or self.twm_data_dir / "spool"
@@ -256,9 +304,10 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _fold_case(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever the sources gave
-        """Accept `LOG_LEVEL=info`: the intention is not in doubt."""
-        if isinstance(values, dict) and isinstance(values.get("log_level"), str):
-            values["log_level"] = values["log_level"].strip().upper()
+        """Accept `LOG_LEVEL=info` and `DB_BACKEND=Both`: the intention is not in doubt."""
+        for name, fold in (("log_level", str.upper), ("db_backend", str.lower)):
+            if isinstance(values, dict) and isinstance(values.get(name), str):
+                values[name] = fold(values[name].strip())
         return values
 
     def instant(self, value: date | datetime | None) -> datetime | None:

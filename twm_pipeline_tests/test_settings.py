@@ -33,6 +33,9 @@ WRONG = {
     "TEAMWORK_EXCLUDED_PROJECTS": ("501001,internal", "'501001,internal'", "numeric ids separated by commas"),
     "TEAMWORK_EXCLUDED_COMPANIES": ("-4", "'-4'", "numeric ids separated by commas"),
     "MISSIVE_REQUESTS_PER_MINUTE": ("0", "'0'", "greater than or equal to 1"),
+    "DB_BACKEND": ("mysql", "'mysql'", "'postgres', 'airtable' or 'both'"),
+    "AIRTABLE_BASE_ID": ("Company base", "'Company base'", "the id of a base, as in its address"),
+    "AIRTABLE_UPLOAD_URL": ("content.airtable.com", "'content.airtable.com'", "an address such as"),
     "PERIODIC_BACKFILL_INTERVAL": ("60s", "'60s'", "valid number"),
     "SYNC_WINDOW_SECONDS": ("-1", "'-1'", "greater than or equal to 0"),
     "TIMEZONE": ("Europa/Berlin", "'Europa/Berlin'", "a time zone such as Europe/Berlin"),
@@ -63,7 +66,9 @@ def test_every_wrong_value_is_reported_at_once(monkeypatch):
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["teamwork_api_key", "missive_api_token", "pg_dsn", "dagster_pg_url"])
+@pytest.mark.parametrize(
+    "name", ["teamwork_api_key", "missive_api_token", "airtable_api_key", "pg_dsn", "dagster_pg_url"]
+)
 def test_a_secret_is_never_shown(name):
     with pytest.raises(ConfigError, match=f"{name.upper()}: read a value that is not shown") as caught:
         load_settings(**{name: ["s3cret"]})
@@ -263,3 +268,23 @@ def test_the_example_file_changes_nothing_whether_its_settings_are_comments_or_n
 
     assert set(dotenv_values(example)) == {name.upper() for name in Settings.model_fields}
     assert load_settings() == load_settings(**DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "app0DZ9rm8w2jR5qW",
+        "https://airtable.com/app0DZ9rm8w2jR5qW/tblGXW8uViLVOHe6f/viwKyCnbMCFTjHhw5?blocks=hide",
+    ],
+    ids=["id", "address"],
+)
+def test_a_base_is_named_by_its_id_or_by_its_address(value):
+    assert load_settings(airtable_base_id=value).airtable_base_id == "app0DZ9rm8w2jR5qW"
+
+
+def test_publishing_is_wanted_by_the_backend_and_possible_with_token_and_base():
+    assert not load_settings().publishes
+    wanted = load_settings(db_backend="Both")
+    assert wanted.publishes
+    assert not wanted.can_publish
+    assert load_settings(airtable_api_key="pat", airtable_base_id="app0DZ9rm8w2jR5qW").can_publish
