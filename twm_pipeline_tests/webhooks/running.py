@@ -138,11 +138,11 @@ def read_answer(file: io.BufferedReader) -> Answer:
 
 
 @contextlib.contextmanager
-def receiver_thread(settings: Settings) -> Iterator[Receiver]:
+def receiver_thread(settings: Settings, *, port: int = 0) -> Iterator[Receiver]:
     """Give a receiver in a thread of this process."""
     started = threading.Event()
     server = build_server(settings, on_start=started.set)
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
