@@ -15,7 +15,7 @@ from twm_pipeline.records import Hint
 from twm_pipeline.spool import Entry, Envelope, Spool
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CALLS = ("open", "write", "posix_fadvise", "fsync", "close", "rename", "unlink", "mkdir")
+CALLS = ("open", "write", "fsync", "close", "rename", "unlink", "mkdir")
 BATCH = 3
 KILLED = 9
 CALLS_AT_MOST = 200
