@@ -10,20 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Self
 
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
+from dagster._core.storage.sql import create_engine
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Engine, text
 
-from twm_pipeline.db import dagster_url, open_engine
+from twm_pipeline.db import dagster_url
 from twm_pipeline.settings import load_settings
 
 STORAGE_LOCK = 74_770_004
+LOOKED_FOR = ("runs", "instance_info", "event_logs", "jobs")
 
 
 class _PlacedBySettings:
@@ -36,14 +39,26 @@ class _PlacedBySettings:
 
 
 class TwmStorage(_PlacedBySettings, DagsterPostgresStorage):
-    """Runs, events, schedules and ticks, in the database that the settings name."""
+    """Runs, events, schedules and ticks, in the database that the settings name.
+
+    Dagster connects anew for every statement, twenty times a second with nothing to do, which cost more than
+    all the rest. Here all instances of a process share one connection, and more while several are needed.
+    """
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, _config_value: object) -> Self:
         """Return the storage, its tables made; the embedded server is started if that is where it is."""
         url = dagster_url(load_settings())
-        with _one_at_a_time(url):
-            return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
+        engine = _shared_engine(url)
+        address = url.render_as_string(hide_password=False)
+        if _has_tables(engine):
+            storage = cls(address, should_autocreate_tables=False, inst_data=inst_data)
+        else:
+            with _one_at_a_time(engine):
+                storage = cls(address, inst_data=inst_data)
+        for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
+            part._engine = engine  # noqa: SLF001 - it offers no other way
+        return storage
 
 
 class TwmComputeLogManager(_PlacedBySettings, LocalComputeLogManager):
@@ -64,19 +79,28 @@ class TwmArtifactStorage(_PlacedBySettings, LocalArtifactStorage):
         return cls(base_dir=str(_folder()), inst_data=inst_data)
 
 
+@cache
+def _shared_engine(url: URL) -> Engine:
+    return create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20, pool_pre_ping=True)
+
+
+def _has_tables(engine: Engine) -> bool:
+    """Return whether every part of the storage would find the table that it looks for."""
+    names = ", ".join(f"to_regclass('{name}')" for name in LOOKED_FOR)
+    with engine.connect() as connection:
+        return bool(connection.scalar(text(f"SELECT num_nulls({names}) = 0")))
+
+
 @contextmanager
-def _one_at_a_time(url: URL) -> Iterator[None]:
+def _one_at_a_time(engine: Engine) -> Iterator[None]:
     """Let one process at once make the tables: `twm up` starts several on a database that may be empty.
 
     Dagster tries again by itself when another process was faster, but not often enough on a busy machine.
     """
-    engine = open_engine(url, pool_size=1)
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": STORAGE_LOCK})
-            yield
-    finally:
-        engine.dispose()
+    with engine.connect() as connection:
+        connection.detach()  # closed in the end, and the lock with it
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": STORAGE_LOCK})
+        yield
 
 
 def _folder() -> Path:
