@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from twm_pipeline.defs.assets import source_assets
+from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.defs.schedules import nightly_reconcile, poll_schedule
@@ -13,8 +14,12 @@ from twm_pipeline.records import SOURCES
 
 defs = dg.Definitions(
     assets=[asset for source in SOURCES for asset in source_assets(source)],
-    jobs=[*SYNC_JOBS.values(), reconcile],
-    schedules=[*(poll_schedule(source) for source in SOURCES), nightly_reconcile],
+    jobs=[*SYNC_JOBS.values(), reconcile, webhooks_check],
+    schedules=[
+        *(poll_schedule(source) for source in SOURCES),
+        nightly_reconcile,
+        webhooks_check_schedule,
+    ],
     sensors=[spool_sensor(source) for source in SOURCES],
     resources={
         "mirror": MirrorResource(),

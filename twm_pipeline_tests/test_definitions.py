@@ -60,15 +60,17 @@ def test_jobs_and_schedules_have_their_names():
         "teamwork_sync",
         "missive_sync",
         "reconcile",
+        "webhooks_check",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
         "teamwork_poll_schedule": "RUNNING",
         "missive_poll_schedule": "RUNNING",
         "nightly_reconcile_schedule": "RUNNING",
+        "webhooks_check_schedule": "RUNNING",
     }
 
 
-@pytest.mark.parametrize("name", ["teamwork_sync", "missive_sync", "reconcile"])
+@pytest.mark.parametrize("name", ["teamwork_sync", "missive_sync", "reconcile", "webhooks_check"])
 def test_jobs_run_in_one_process_and_have_an_end(name):
     job = defs.resolve_job_def(name)
 
