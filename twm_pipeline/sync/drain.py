@@ -89,7 +89,7 @@ class Drain:
         Raises:
             TwmError: What stopped it; what was not applied waits again.
         """
-        self.spool.take_back()
+        self._tidy_up()
         if self.spool.waiting().count:
             with self._opened() as changes:
                 while self._round(changes):
@@ -98,7 +98,7 @@ class Drain:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Apply entries as they come, in a thread of its own, while the block runs."""
-        self.spool.take_back()
+        self._tidy_up()
         thread = threading.Thread(target=self._listen, name=f"{self.source}-drain", daemon=True)
         with watching(self.settings.spool_folder / self.source / "new", self._news):
             thread.start()
@@ -108,6 +108,11 @@ class Drain:
                 self._closing.set()
                 self._news.set()
                 thread.join(JOIN_SECONDS)
+
+    def _tidy_up(self) -> None:
+        """Take back what dead processes had claimed, and remove what they left half-written."""
+        self.spool.take_back()
+        self.spool.sweep()
 
     def _check(self) -> None:
         if self._closing.is_set():
@@ -158,7 +163,10 @@ class Drain:
 
     def _round(self, changes: Changes) -> bool:
         """Claim some entries and apply them; return False when none waits."""
-        entries = self.spool.claim(limit=ENTRIES_PER_ROUND)
+        # Retries are rounds of their own: what was faulty before must not hold up what is fresh.
+        entries = self.spool.claim(limit=ENTRIES_PER_ROUND, retries=False) or self.spool.claim(
+            limit=ENTRIES_PER_ROUND
+        )
         if not entries:
             return False
         changes.work.begin_report()
