@@ -18,6 +18,7 @@ import typer
 from twm_pipeline.cli import output, processes
 from twm_pipeline.cli.mirror import embedded_while_needed
 from twm_pipeline.cli.output import say
+from twm_pipeline.cli.reception import reachable, register_hooks, start_receiver
 from twm_pipeline.cli.runs import environment, report_problems, run_jobs
 from twm_pipeline.cli.sandbox import CHANGES_PER_HOUR, remembered_place, sandbox_settings, start_sandbox
 from twm_pipeline.cli.sync import request, show_results
@@ -33,7 +34,10 @@ PORT = 3000
 START_SECONDS = 120.0
 LOOK_SECONDS = 0.3
 
-HELP = """Start everything: PostgreSQL (unless PG_DSN names a server), Dagster's UI and its daemon.
+HELP = """Start everything: PostgreSQL (unless PG_DSN names a server), receiver, Dagster's UI and its daemon.
+
+Hooks are registered at the vendors under PUBLIC_URL, or with NGROK_AUTHTOKEN through a tunnel; without either
+the vendors are polled more often.
 
 Without credentials, or with --sandbox, simulated accounts are read instead, into a database of their own.
 Ctrl-C or SIGTERM stops everything that was started.
@@ -119,7 +123,7 @@ def _sync_once(settings: Settings, *, as_json: bool) -> int:
 
 
 def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, port: int) -> int:
-    """Start Dagster's processes and stay until somebody or something ends them."""
+    """Start the receiver and Dagster's processes, and stay until somebody or something ends them."""
     if _answers(host, port):
         msg = f"Port {port} is taken; choose another one with --port."
         raise ConfigError(msg)
@@ -128,7 +132,12 @@ def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, 
         with (
             tempfile.TemporaryDirectory(prefix="twm-") as folder,
             processes.stopped_at_the_end(children),
+            ExitStack() as stack,
         ):
+            if not settings.disable_webhooks:
+                start_receiver(settings, children)
+            settings = stack.enter_context(reachable(settings))
+            register_hooks(settings, simulated=bool(simulation))
             _start_dagster(settings, children, Path(folder), host=host, port=port)
             _wait_until_up(children, host=host, port=port)
             say(f"Dagster's UI  http://{host}:{port}")
@@ -172,7 +181,7 @@ def _start_dagster(
     workspace.write_text(json.dumps({"load_from": [server]}))
     definitions = ["-m", "twm_pipeline.definitions", "--socket", str(code_socket)]
     for name, command in (
-        ("code", ["-m", "dagster", "code-server", "start", *definitions]),
+        ("code", ["-m", "dagster", "api", "grpc", *definitions]),
         ("daemon", ["-m", "dagster._daemon", "run", "-w", str(workspace)]),
         ("webserver", ["-m", "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace)]),
     ):
