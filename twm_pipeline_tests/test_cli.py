@@ -20,7 +20,7 @@ from twm_pipeline.cli.output import FAILED, INTERRUPTED, MISUSED, OK, TERMINATED
 from twm_pipeline.cli.sandbox import remembered_place, sandbox_settings
 from twm_pipeline.errors import ConfigError, RetriableError
 from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOptions
-from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.settings import INHERITED, Settings, environment_of, load_settings
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
 
@@ -446,6 +446,7 @@ def test_a_taken_port_is_named(twm, box, monkeypatch):
 
 def test_the_sandbox_has_nothing_of_the_real_accounts(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("TEAMWORK_EXCLUDED_PROJECTS", "1,2")
+    secrets = {"teamwork_webhook_secret": "real-token", "missive_webhook_secret": "real-secret"}
     settings = load_settings(
         pg_dsn="postgresql://real/database",
         dagster_pg_url="postgresql://real/dagster",
@@ -454,18 +455,41 @@ def test_the_sandbox_has_nothing_of_the_real_accounts(monkeypatch, tmp_path: Pat
         missive_process_after="2024-01-01",
         timezone="Europe/Paris",
         twm_data_dir=tmp_path,
+        public_url="https://real.example",
+        ngrok_authtoken="real-tunnel",
+        spool_dir=tmp_path / "real-spool",
+        allow_unsigned_webhooks=True,
+        app_host="192.0.2.1",
+        **secrets,
     )
 
-    simulated = sandbox_settings(settings, {"port": 4711, "anchor": ""})
+    simulated = sandbox_settings(settings, {"port": 4711, "receiver_port": 4712, "anchor": ""})
 
     assert (simulated.pg_dsn, simulated.dagster_pg_url, simulated.missive_process_after) == (None, None, None)
     assert simulated.teamwork_base_url == "http://127.0.0.1:4711/teamwork"
     assert simulated.teamwork_excluded_projects == ()
     assert simulated.twm_data_dir == tmp_path / "sandbox"
     assert simulated.timezone == "Europe/Paris"
+    assert (simulated.app_host, simulated.app_port) == ("127.0.0.1", 4712)
+    assert simulated.public_url == "http://127.0.0.1:4712"
+    assert "real" not in environment_of(simulated)[INHERITED].replace("real_", "")
 
 
 def test_a_sandbox_is_the_same_account_after_a_restart(tmp_path: Path):
     settings = load_settings(twm_data_dir=tmp_path)
 
     assert remembered_place(settings) == remembered_place(settings)
+
+
+def test_a_sandbox_of_an_older_version_gets_a_receiver_and_stays_as_it_is(tmp_path: Path):
+    settings = load_settings(twm_data_dir=tmp_path)
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "sandbox.json").write_text(
+        '{"port": 4711, "anchor": "2026-01-01T00:00:00+00:00"}'
+    )
+
+    place = remembered_place(settings)
+
+    assert (place["port"], place["anchor"]) == (4711, "2026-01-01T00:00:00+00:00")
+    assert place["receiver_port"] not in (None, 4711)
+    assert remembered_place(settings) == place

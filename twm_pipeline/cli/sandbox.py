@@ -24,6 +24,7 @@ TIME_SCALE = 60.0
 """One documented minute of a request budget passes in a second: budgets are obeyed, and nobody waits."""
 POLL_SECONDS = 10.0
 START_SECONDS = 60.0
+HOST = "127.0.0.1"
 PORTS = range(25_500, 32_000)
 
 HELP = """Serve simulated Teamwork and Missive accounts on loopback until Ctrl-C; prints addresses and keys.
@@ -48,8 +49,11 @@ def sandbox(
 
 
 def sandbox_settings(settings: Settings, place: Json) -> Settings:
-    """Return *settings* turned towards the sandbox: its accounts, its database, nothing of the real ones."""
-    url = f"http://127.0.0.1:{place['port']}"
+    """Return *settings* turned towards the sandbox: its accounts, its database, nothing of the real ones.
+
+    Its webhooks come over loopback to a receiver of its own.
+    """
+    url = f"http://{HOST}:{place['port']}"
     return settings.model_copy(
         update={
             **{name: field.get_default() for name, field in Settings.model_fields.items() if _is_real(name)},
@@ -57,6 +61,9 @@ def sandbox_settings(settings: Settings, place: Json) -> Settings:
             "teamwork_api_key": _secret(TEAMWORK_KEY),
             "missive_base_url": f"{url}/missive/v1",
             "missive_api_token": _secret(MISSIVE_TOKEN),
+            "app_host": HOST,
+            "app_port": place["receiver_port"],
+            "public_url": f"http://{HOST}:{place['receiver_port']}",
             "twm_data_dir": folder(settings),
             "budget_time_scale": TIME_SCALE,
             "periodic_backfill_interval": settings.periodic_backfill_interval or POLL_SECONDS,
@@ -70,11 +77,14 @@ def folder(settings: Settings) -> Path:
 
 
 def _is_real(name: str) -> bool:
-    """Return whether a setting speaks of a real account, its database or its spool."""
+    """Return whether a setting speaks of a real account, its database, its spool or the way to it."""
     return name.startswith(("teamwork_", "missive_", "airtable_")) or name in (
         "pg_dsn",
         "dagster_pg_url",
         "spool_dir",
+        "public_url",
+        "ngrok_authtoken",
+        "allow_unsigned_webhooks",
     )
 
 
@@ -85,21 +95,23 @@ def _secret(text: str) -> object:
 
 
 def remembered_place(settings: Settings) -> Json:
-    """Return port and anchor of the sandbox, chosen at its first start: a restart has the same account."""
+    """Return ports and anchor of the sandbox, chosen at its first start: a restart has the same account."""
     path = folder(settings) / "sandbox.json"
     try:
-        place: Json = json.loads(path.read_text())
+        known: Json = json.loads(path.read_text())
     except FileNotFoundError:
-        anchor = datetime.now(UTC).replace(microsecond=0).isoformat()
-        place = {"port": _free_port(), "anchor": anchor}
+        known = {"port": _free_port(), "anchor": datetime.now(UTC).replace(microsecond=0).isoformat()}
+    place = {"receiver_port": _free_port(besides=known["port"]), **known}
+    if place != known:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(place))
     return place
 
 
-def _free_port() -> int:
+def _free_port(*, besides: int | None = None) -> int:
     """Return a port that is free now and not one that systems give to outgoing connections."""
-    return next(port for port in iter(lambda: secrets.choice(PORTS), None) if not _is_taken(port))
+    ports = iter(lambda: secrets.choice(PORTS), None)
+    return next(port for port in ports if port != besides and not _is_taken(port))
 
 
 def start_sandbox(settings: Settings, place: Json, env: dict[str, str]) -> processes.Child:
@@ -121,6 +133,7 @@ def start_sandbox(settings: Settings, place: Json, env: dict[str, str]) -> proce
         raise ConfigError(msg)
     command = ["-m", "twm_pipeline.sandbox", "--port", str(place["port"]), "--anchor", place["anchor"]]
     pace = ["--changes-per-hour", str(CHANGES_PER_HOUR), "--budgets", str(TIME_SCALE)]
+    pace += ["--webhook-time-scale", str(TIME_SCALE)]
     child = processes.start("sandbox", [*command, *pace], env=env, logs=settings.twm_data_dir / "logs")
     deadline = time.monotonic() + START_SECONDS
     while not _is_taken(place["port"]):
@@ -134,4 +147,4 @@ def start_sandbox(settings: Settings, place: Json, env: dict[str, str]) -> proce
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((HOST, port)) == 0

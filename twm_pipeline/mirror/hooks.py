@@ -145,9 +145,9 @@ def forget_open(connection: Connection, source: Source, *, event: str) -> None:
     forget_hook(connection, source, _open_id(event))
 
 
-def forget_all_hooks(connection: Connection) -> None:
-    """Forget every hook: the accounts they were made in are gone."""
-    connection.execute(text("DELETE FROM twm.hooks"))
+def forget_all_hooks(connection: Connection, source: Source) -> None:
+    """Forget every hook: the account they were made in is gone."""
+    connection.execute(text("DELETE FROM twm.hooks WHERE source = :source"), {"source": source})
 
 
 @contextmanager
