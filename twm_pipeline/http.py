@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import orjson
 import requests
 import urllib3
+from requests.auth import AuthBase
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -47,7 +48,6 @@ from twm_pipeline.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from requests.auth import AuthBase
     from tenacity.retry import retry_base
 
     from twm_pipeline.budget import Budget, Permit
@@ -97,6 +97,18 @@ class _Request:
     body: Any = None
 
 
+class BearerAuth(AuthBase):
+    """Puts the token on a request."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header."""
+        r.headers["Authorization"] = f"Bearer {self._token}"
+        return r
+
+
 @dataclass(slots=True)
 class Traffic:
     """What a session did: attempts sent, attempts that had to be repeated, bytes received."""
@@ -138,7 +150,7 @@ class VendorSession:
         self._session.auth = self.auth
         # A company's proxy and certificates come from the environment; neither has any business on loopback.
         # A netrc entry replaces nothing: the session has credentials of its own.
-        self._session.trust_env = not _is_loopback(self.base_url)
+        self._session.trust_env = not is_loopback(self.base_url)
 
     def get(self, path: str, params: Mapping[str, str] | None = None, *, fresh: bool = True) -> Reply:
         """Return the complete answer to ``GET path``.
@@ -244,14 +256,7 @@ class VendorSession:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                chunks = []
-                # read1 hands over what has arrived; iter_content would wait for a whole chunk, however slow.
-                while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
-                    chunks.append(chunk)
-                    if time.monotonic() > deadline:
-                        msg = f"{self._words(request)}: the answer took longer than {ANSWER_SECONDS:.0f} s"
-                        raise UnansweredError(msg)
-                body = b"".join(chunks)
+                body = read_body(response, deadline=deadline, what=self._words(request))
                 self.traffic.received_bytes += len(body)
                 return response, body
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
@@ -261,7 +266,7 @@ class VendorSession:
             raise UnansweredError(msg) from error
 
     def _read(self, request: _Request, response: requests.Response, body: bytes, permit: Permit) -> Reply:
-        self.last_date = date = _date_of(response)
+        self.last_date = date = date_of(response)
         rates = _RateHeaders.of(response, date)
         self.budget.observe(limit=rates.limit, remaining=rates.remaining, reset_seconds=rates.reset_seconds)
         status = response.status_code
@@ -295,11 +300,33 @@ class VendorSession:
         if status < HTTPStatus.BAD_REQUEST:
             return ConfigError(f"{what}: not an answer of the API. Check the address ({self.base_url}).")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or words is None:
-            return UnansweredError(what, retry_after=_retry_after(response, _date_of(response)))
+            return UnansweredError(what, retry_after=retry_after(response, date_of(response)))
         return _REFUSALS.get(status, RequestRefusedError)(what)
 
 
-def _is_loopback(url: str) -> bool:
+def read_body(response: requests.Response, *, deadline: float, what: str) -> bytes:
+    """Return the whole body of a streamed answer.
+
+    Args:
+        response: Its body has not been read.
+        deadline: On the clock of `time.monotonic`.
+        what: The request in words.
+
+    Raises:
+        UnansweredError: If the body is not complete at *deadline*, however steadily it arrives.
+    """
+    chunks = []
+    # read1 hands over what has arrived; iter_content would wait for a whole chunk, however slow.
+    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
+        chunks.append(chunk)
+        if time.monotonic() > deadline:
+            msg = f"{what}: the answer took longer than {ANSWER_SECONDS:.0f} s"
+            raise UnansweredError(msg)
+    return b"".join(chunks)
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether *url* is on this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback
@@ -369,7 +396,7 @@ def _vendor_words(body: bytes) -> str | None:
     return str(found)[:200] if found is not None else None
 
 
-def _date_of(response: requests.Response) -> datetime:
+def date_of(response: requests.Response) -> datetime:
     """Return the vendor's clock; only an answer without a `Date` falls back to ours."""
     try:
         moment = parsedate_to_datetime(response.headers["Date"])
@@ -378,7 +405,7 @@ def _date_of(response: requests.Response) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _retry_after(response: requests.Response, date: datetime) -> float | None:
+def retry_after(response: requests.Response, date: datetime) -> float | None:
     """Return the seconds of `Retry-After`, which is a number or an HTTP date (RFC 9110, 10.2.3)."""
     value = response.headers.get("Retry-After", "").strip()
     if not value:
@@ -422,7 +449,7 @@ class _RateHeaders:
         if reset is not None and reset > EPOCH_FROM:
             reset = max(reset - date.timestamp() + 1, 0.0)
         limit, remaining = read("Limit"), read("Remaining")
-        asked = _retry_after(response, date)
+        asked = retry_after(response, date)
         return cls(
             limit=int(limit) if limit is not None else None,
             remaining=int(remaining) if remaining is not None else None,

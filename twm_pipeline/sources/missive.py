@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from requests import PreparedRequest
-from requests.auth import AuthBase
-
 from twm_pipeline.budget import Limit, Plan
 from twm_pipeline.errors import NotFoundError, PagingError, RecordError, RequestRefusedError
+from twm_pipeline.http import BearerAuth
 from twm_pipeline.records import Comment, Conversation, Email, Json, digest, to_json
 from twm_pipeline.sources.fields import (
     plain,
@@ -47,18 +45,6 @@ CHILD_TIME = {"messages": ("delivered_at", "created_at"), "comments": ("created_
 
 _VOLATILE_ATTACHMENT = frozenset({"url"})
 _VOLATILE_AUTHOR = frozenset({"avatar_url"})
-
-
-class BearerAuth(AuthBase):
-    """Puts the token on a request."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, r: PreparedRequest) -> PreparedRequest:
-        """Add the header."""
-        r.headers["Authorization"] = f"Bearer {self._token}"
-        return r
 
 
 def auth(settings: Settings) -> BearerAuth:
