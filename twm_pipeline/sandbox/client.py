@@ -74,7 +74,7 @@ class SandboxControl:
         return sum(row["requests"] for name, row in vendors.items() if vendor in (None, name))
 
     def requests(self, vendor: str | None = None, *, since: int = 0) -> list[dict[str, Any]]:
-        """Return the log: vendor, method, path, query, at (monotonic), status, fault, violation."""
+        """Return the log: vendor, method, path, query, at (monotonic), seconds, status, fault, violation."""
         params = {"since": since} | ({} if vendor is None else {"vendor": vendor})
         rows: list[dict[str, Any]] = self._get("requests", **params)["requests"]
         return rows

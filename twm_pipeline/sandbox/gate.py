@@ -49,6 +49,7 @@ class Entry:
     path: str
     query: str
     at: float
+    seconds: float = 0.0
     status: int = 0
     fault: str | None = None
     violation: str | None = None
@@ -194,6 +195,7 @@ class Gate:
         try:
             await self._answer(scope, receive, send, entry)
         finally:
+            entry.seconds = time.monotonic() - entry.at
             self.log.add(entry)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, entry: Entry) -> None:
