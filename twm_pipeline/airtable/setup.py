@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twm_pipeline.airtable.fields import FieldSpec, FoundField, FoundTable, Key, Layout, TableSpec, fold
 from twm_pipeline.errors import AccessError, ConfigError, RequestRefusedError, UnansweredError
 
 if TYPE_CHECKING:
-    from twm_pipeline.airtable.client import AirtableClient
+    from twm_pipeline.airtable.client import Whoami
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,25 @@ ACCEPTED_TYPES: Mapping[str, tuple[str, ...]] = {
 READ_SCHEMA, WRITE_SCHEMA = "schema.bases:read", "schema.bases:write"
 RECORD_SCOPES = ("data.records:read", "data.records:write")
 LEVELS = ("none", "read", "comment", "edit", "create", "owner")
+
+
+class Schema(Protocol):
+    """The calls that set-up makes; `AirtableClient` has them."""
+
+    def whoami(self) -> Whoami:
+        """Return whose token this is."""
+
+    def permission_level(self) -> str | None:
+        """Return what its owner may do in the base."""
+
+    def schema(self) -> list[FoundTable]:
+        """Return what there is."""
+
+    def create_table(self, name: str, *, description: str, fields: Sequence[Mapping[str, Any]]) -> FoundTable:
+        """Make a table."""
+
+    def create_field(self, table_id: str, field: Mapping[str, Any], /) -> FoundField:
+        """Add a field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,9 +199,7 @@ def _wrong_type(table: FoundTable, found: FoundField, field: FieldSpec) -> str:
     )
 
 
-def set_up(
-    client: AirtableClient, specs: Mapping[Key, TableSpec], known: Mapping[Key, Layout]
-) -> dict[Key, Layout]:
+def set_up(client: Schema, specs: Mapping[Key, TableSpec], known: Mapping[Key, Layout]) -> dict[Key, Layout]:
     """Make what is missing and return where everything is; one call where nothing is missing.
 
     Where a call to make something fails, what is there is read again before anything is repeated: it may have
@@ -203,7 +220,7 @@ def set_up(
     raise AssertionError  # the loop either returns or raises
 
 
-def _apply(client: AirtableClient, plan: SetupPlan) -> Layout:
+def _apply(client: Schema, plan: SetupPlan) -> Layout:
     table_id, fields = plan.table_id, dict(plan.adopted)
     for action in plan.actions:
         logger.info("Airtable: %s", action)
@@ -227,7 +244,7 @@ def _made(action: CreateTable, table: FoundTable) -> dict[str, str]:
     return {field.name: ids[fold(field.name)] for field in action.fields}
 
 
-def _create_table(client: AirtableClient, action: CreateTable) -> FoundTable:
+def _create_table(client: Schema, action: CreateTable) -> FoundTable:
     def create(*, plain: bool) -> FoundTable:
         fields = [_payload(field, plain=plain) for field in action.fields]
         return client.create_table(action.name, description=action.description, fields=fields)
@@ -240,7 +257,7 @@ def _create_table(client: AirtableClient, action: CreateTable) -> FoundTable:
         return create(plain=True)
 
 
-def _create_field(client: AirtableClient, action: CreateField) -> FoundField:
+def _create_field(client: Schema, action: CreateField) -> FoundField:
     try:
         return client.create_field(action.table_id, _payload(action.field, plain=False))
     except RequestRefusedError:
@@ -256,9 +273,7 @@ def _payload(field: FieldSpec, *, plain: bool) -> dict[str, Any]:
     return {**head, "options": dict(options)} if options is not None else head
 
 
-def check_access(
-    client: AirtableClient, specs: Mapping[Key, TableSpec], known: Mapping[Key, Layout]
-) -> Access:
+def check_access(client: Schema, specs: Mapping[Key, TableSpec], known: Mapping[Key, Layout]) -> Access:
     """Return what stands in the way of publishing and what set-up would do; nothing is written.
 
     Three calls. Airtable does not tell every token's scopes; what it does not tell is not a problem here.
