@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from twm_pipeline.errors import AccountChangedError
+from twm_pipeline.records import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
 
-    from twm_pipeline.records import Json, Source
+    from twm_pipeline.records import Json
+
+Origin = Source | Literal["airtable"]
+"""Who a set-aside record is of: a vendor, or the base that it could not be published to."""
 
 SET_ASIDE_FIRST_WAIT = timedelta(minutes=1)
 SET_ASIDE_LONGEST_WAIT = timedelta(days=1)
@@ -187,7 +191,7 @@ class SetAside:
     raw: Any = None
 
 
-def set_aside(connection: Connection, source: Source, problems: Iterable[SetAside]) -> int:
+def set_aside(connection: Connection, source: Origin, problems: Iterable[SetAside]) -> int:
     """Park *problems*; each further attempt of one waits longer, up to a day. Return how many."""
     count = 0
     for problem in problems:
@@ -213,7 +217,7 @@ def set_aside(connection: Connection, source: Source, problems: Iterable[SetAsid
     return count
 
 
-def due_set_aside(connection: Connection, source: Source, stream: str, *, limit: int = 100) -> list[str]:
+def due_set_aside(connection: Connection, source: Origin, stream: str, *, limit: int = 100) -> list[str]:
     """Return ids of set-aside records whose next attempt has come, oldest first."""
     rows = connection.execute(
         text(
@@ -225,7 +229,7 @@ def due_set_aside(connection: Connection, source: Source, stream: str, *, limit:
     return [row.object_id for row in rows]
 
 
-def waiting_set_aside(connection: Connection, source: Source, stream: str, ids: Iterable[str]) -> set[str]:
+def waiting_set_aside(connection: Connection, source: Origin, stream: str, ids: Iterable[str]) -> set[str]:
     """Return those of *ids* that are set aside and whose next attempt has not come."""
     rows = connection.execute(
         text(
@@ -238,7 +242,7 @@ def waiting_set_aside(connection: Connection, source: Source, stream: str, ids: 
 
 
 def reasons_set_aside(
-    connection: Connection, source: Source, ids: Iterable[str]
+    connection: Connection, source: Origin, ids: Iterable[str]
 ) -> dict[tuple[str, str], str]:
     """Return why objects are set aside, by stream and id; those that are not are left out."""
     rows = connection.execute(
@@ -263,7 +267,7 @@ def hurry_set_aside(connection: Connection, source: Source, stream: str, object_
     return changed.rowcount > 0
 
 
-def resolve_set_aside(connection: Connection, source: Source, stream: str, ids: Iterable[Any]) -> None:
+def resolve_set_aside(connection: Connection, source: Origin, stream: str, ids: Iterable[Any]) -> None:
     """Forget set-aside records that are stored now."""
     connection.execute(
         text(

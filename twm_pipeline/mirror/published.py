@@ -98,7 +98,7 @@ def forget_published(connection: Connection, base: str, view: str, ids: Sequence
     )
 
 
-def load_fields(connection: Connection, base: str, view: str) -> tuple[str | None, dict[str, str]]:
+def load_layout(connection: Connection, base: str, view: str) -> tuple[str | None, dict[str, str]]:
     """Return the table's id and the fields' ids by our names, as far as they are known."""
     rows = connection.execute(
         text("SELECT field, field_id FROM twm.published_fields WHERE base = :base AND view = :view"),
@@ -108,7 +108,7 @@ def load_fields(connection: Connection, base: str, view: str) -> tuple[str | Non
     return fields.pop("", None), fields
 
 
-def save_fields(
+def save_layout(
     connection: Connection, base: str, view: str, *, table_id: str, fields: Mapping[str, str]
 ) -> None:
     """Store the table's id and the fields' ids, replacing what was known."""
@@ -122,6 +122,13 @@ def save_fields(
             ),
             {**values, "field": field, "field_id": field_id},
         )
+
+
+def forget_records(connection: Connection, base: str, view: str) -> None:
+    """Forget which records show the rows: the table is another one."""
+    connection.execute(
+        text("DELETE FROM twm.published WHERE base = :base AND view = :view"), {"base": base, "view": view}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,9 @@ keeps its place, and whatever is new comes last (DESIGN 5).
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import text
 
@@ -15,6 +17,8 @@ from twm_pipeline.labels import to_regex
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+View = Literal["tasks", "emails"]
 
 _TASK_COLUMNS = {
     "task_id": "t.id",
@@ -139,6 +143,36 @@ def apply_views(connection: Connection) -> None:
         _replace_if_changed(connection, view, statement)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryColumns:
+    """Which column of each view shows a category: those of the file, and those that it has no more."""
+
+    living: dict[View, dict[str, str]]
+    retired: dict[View, dict[str, str]]
+
+
+def category_columns(connection: Connection) -> CategoryColumns:
+    """Return the categories' columns, by view and category."""
+    patterns = {
+        row.category: bool(row.patterns)
+        for row in connection.execute(
+            text("SELECT category, patterns FROM twm.label_categories ORDER BY position")
+        )
+    }
+    columns: dict[View, dict[str, str]] = {
+        "tasks": _category_names(patterns, taken=_TASK_COLUMNS),
+        "emails": _category_names(patterns, taken=_EMAIL_COLUMNS),
+    }
+
+    def chosen(*, living: bool) -> dict[View, dict[str, str]]:
+        return {
+            view: {name: column for name, column in names.items() if patterns[name] is living}
+            for view, names in columns.items()
+        }
+
+    return CategoryColumns(living=chosen(living=True), retired=chosen(living=False))
+
+
 def _replace_if_changed(connection: Connection, view: str, statement: str) -> None:
     """Replace a view whose definition changed: replacing waits for every reader, so not without need."""
     mark = "twm_pipeline " + hashlib.sha256(statement.encode()).hexdigest()
@@ -153,14 +187,23 @@ def _replace_if_changed(connection: Connection, view: str, statement: str) -> No
 def _category_columns(
     categories: dict[str, tuple[str, ...]], *, labels: str, taken: dict[str, str]
 ) -> dict[str, str]:
-    """Return column → expression; a category named like a column of the view gets a suffix of its own."""
+    """Return column → expression."""
     columns = {}
-    for name, patterns in categories.items():
-        column = name
-        while column in taken or (column != name and column in categories):
-            column += " (category)"
-        expression = to_regex(patterns).replace("'", "''")
+    for name, column in _category_names(categories, taken=taken).items():
+        expression = to_regex(categories[name]).replace("'", "''")
         columns[column] = f"ARRAY(SELECT x FROM unnest({labels}) AS x WHERE x ~ '{expression}')"
+    return columns
+
+
+def _category_names(categories: Iterable[str], *, taken: dict[str, str]) -> dict[str, str]:
+    """Return category → column; one named like a column of the view gets a suffix of its own."""
+    names = dict.fromkeys(categories)
+    columns = {}
+    for name in names:
+        column = name
+        while column in taken or (column != name and column in names):
+            column += " (category)"
+        columns[name] = column
     return columns
 
 

@@ -1,0 +1,469 @@
+"""Publishing: rows of the people's views become records of a base, only those that differ (DESIGN D2, G4).
+
+Of each row the mirror keeps which record shows it and a digest of what was sent. The change log says which
+rows to compare, everything is compared when it was not fed, and a comparison asks Airtable nothing. What was
+sent is noted in the transaction that removes the log's entries, so a process that dies sends the same again:
+an update or an upsert, which change nothing then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.exc import OperationalError
+
+from twm_pipeline.airtable.cells import Cells, digest, to_cells
+from twm_pipeline.airtable.fields import KEYS, Key, Layout, TableSpec, specs
+from twm_pipeline.airtable.setup import set_up
+from twm_pipeline.errors import (
+    DatabaseUnavailableError,
+    NotFoundError,
+    QuotaExhaustedError,
+    RequestRefusedError,
+    SchemaChangedError,
+)
+from twm_pipeline.mirror.changelog import read_changes, remove_changes
+from twm_pipeline.mirror.checkpoints import (
+    Origin,
+    SetAside,
+    due_set_aside,
+    resolve_set_aside,
+    set_aside,
+    waiting_set_aside,
+)
+from twm_pipeline.mirror.published import (
+    Published,
+    add_calls,
+    forget_published,
+    forget_records,
+    load_layout,
+    load_publication,
+    load_published,
+    month_of_calls,
+    note_compared,
+    note_exhausted,
+    note_set_up,
+    rows_of_view,
+    save_layout,
+    save_published,
+    walk_ids,
+)
+from twm_pipeline.mirror.views import category_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+
+    from twm_pipeline.airtable.client import AirtableClient
+    from twm_pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SOURCE: Origin = "airtable"
+RECORDS_PER_CALL = 10
+ROWS_AT_ONCE = 500
+
+
+@dataclass(slots=True, kw_only=True)
+class PublishReport:
+    """Figures of one view."""
+
+    compared: int = 0
+    unchanged: int = 0
+    created: int = 0
+    updated: int = 0
+    removed: int = 0
+    set_aside: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def written(self) -> int:
+        """How many records were made, changed or removed."""
+        return self.created + self.updated + self.removed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One record to write.
+
+    Args:
+        row_id: The key of its row.
+        record_id: The record; None: the one with this key, made if there is none.
+        cells: Every cell by its field's name; None empties it.
+        cells_hash: Digest of *cells*.
+    """
+
+    row_id: str
+    record_id: str | None
+    cells: Cells
+    cells_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to send about some rows: nothing, for most of them."""
+
+    writes: tuple[Write, ...] = ()
+    removals: tuple[Published, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+
+def plan_publish(ids: Sequence[str], cells: Mapping[str, Cells], known: Mapping[str, Published]) -> Plan:
+    """Return what differs between the rows *ids* and what was published of them.
+
+    Args:
+        ids: Keys of the rows to compare.
+        cells: Cells of those that the view shows.
+        known: What was published of them.
+    """
+    writes: list[Write] = []
+    removals: list[Published] = []
+    unchanged: list[str] = []
+    for row_id in dict.fromkeys(ids):
+        before = known.get(row_id)
+        if row_id not in cells:
+            (removals.append(before) if before else unchanged.append(row_id))
+            continue
+        cells_hash = digest(cells[row_id])
+        if before is not None and before.record_id is not None and before.cells_hash == cells_hash:
+            unchanged.append(row_id)
+            continue
+        writes.append(
+            Write(
+                row_id=row_id,
+                record_id=before.record_id if before else None,
+                cells=cells[row_id],
+                cells_hash=cells_hash,
+            )
+        )
+    return Plan(writes=tuple(writes), removals=tuple(removals), unchanged=tuple(unchanged))
+
+
+@dataclass(kw_only=True)
+class Publisher:
+    """Publishes the views into the tables of a base.
+
+    Args:
+        engine: The mirror.
+        settings: The deployment's settings.
+        client: Asks Airtable within its budget.
+        should_stop: Raises `WindowClosedError` when the time is over.
+        on_commit: Told after each commit, with the view.
+        views: Only these.
+    """
+
+    engine: Engine
+    settings: Settings
+    client: AirtableClient
+    should_stop: Callable[[], None] = lambda: None
+    on_commit: Callable[[Key, PublishReport], None] = lambda _key, _report: None
+    views: tuple[Key, ...] = KEYS
+    reports: dict[Key, PublishReport] = field(default_factory=dict)
+    _calls_noted: int = 0
+
+    def __post_init__(self) -> None:
+        self.base = str(self.settings.airtable_base_id)
+        self.reports = {view: PublishReport() for view in self.views}
+
+    def run(self) -> dict[Key, PublishReport]:
+        """Publish everything that differs, and return the figures of each view.
+
+        Raises:
+            QuotaExhaustedError: The month's calls are used up; publishing stops until somebody asks.
+            TwmError: What else stopped it; what is committed stays.
+        """
+        self._require_quota()
+        wanted = self.wanted()
+        layouts = self._ensure_set_up(wanted)
+        try:
+            for view in self.views:
+                _ViewPublisher(publisher=self, spec=wanted[view], layout=layouts[view]).run()
+        except QuotaExhaustedError:
+            with self.commit() as connection:
+                note_exhausted(connection, self.base, exhausted=True)
+            raise
+        finally:
+            self.note_calls(self.views[-1])
+        return self.reports
+
+    def _require_quota(self) -> None:
+        with self.reading() as connection:
+            calls, exhausted = month_of_calls(connection, self.base)
+        if exhausted:
+            msg = (
+                f"Airtable's monthly quota is used up ({calls:,} calls of ours this month). Nothing is"
+                " published until the month ends, or until somebody asks for it: twm sync airtable"
+            )
+            raise QuotaExhaustedError(msg)
+
+    def wanted(self) -> dict[Key, TableSpec]:
+        """Return the tables as they are to be, a field for each category."""
+        with self.reading() as connection:
+            columns = category_columns(connection)
+        return specs(self.settings, columns.living, retired=columns.retired)
+
+    def ensure_again(self, wanted: Mapping[Key, TableSpec]) -> dict[Key, Layout]:
+        """Read the base's schema again: a field or table that was known is gone."""
+        return self._ensure_set_up(wanted, again=True)
+
+    def _ensure_set_up(self, wanted: Mapping[Key, TableSpec], *, again: bool = False) -> dict[Key, Layout]:
+        """Return where tables and fields are, asking Airtable only when other ones are wanted than before."""
+        with self.reading() as connection:
+            known = {key: load_layout(connection, self.base, key) for key in KEYS}
+            states = {key: load_publication(connection, self.base, key) for key in KEYS}
+        layouts = {
+            key: Layout(table_id=table_id, fields=fields)
+            for key, (table_id, fields) in known.items()
+            if table_id
+        }
+        hashes = {key: _spec_hash(spec) for key, spec in wanted.items()}
+        if (
+            not again
+            and all(states[key].spec_hash == hashes[key] for key in KEYS)
+            and len(layouts) == len(KEYS)
+        ):
+            return layouts
+        made = set_up(self.client, wanted, layouts)
+        with self.commit() as connection:
+            for key, layout in made.items():
+                save_layout(connection, self.base, key, table_id=layout.table_id, fields=layout.fields)
+                if states[key].spec_hash != hashes[key] or layouts.get(key) != layout:
+                    note_set_up(connection, self.base, key, spec_hash=hashes[key])
+                if key in layouts and layouts[key].table_id != layout.table_id:
+                    forget_records(connection, self.base, key)
+        return made
+
+    @contextmanager
+    def commit(self) -> Iterator[Connection]:
+        """Give a transaction.
+
+        Raises:
+            DatabaseUnavailableError: If PostgreSQL went away; nothing of it is stored.
+        """
+        with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection for reading; see `commit`."""
+        with _translated(), self.engine.connect() as connection:
+            yield connection
+
+    def note_calls(self, view: Key) -> None:
+        """Add the calls made since the last time to the report of *view* and to those of the month."""
+        made = self.client.pace.budget.usage.requests
+        calls, self._calls_noted = made - self._calls_noted, made
+        self.reports[view].calls += calls
+        if calls:
+            with self.commit() as connection:
+                add_calls(connection, self.base, calls)
+
+
+@dataclass(kw_only=True)
+class _ViewPublisher:
+    """Publishes one view.
+
+    Args:
+        publisher: The base's.
+        spec: The table as it is to be.
+        layout: Where it is.
+    """
+
+    publisher: Publisher
+    spec: TableSpec
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        self.base = self.publisher.base
+        self.view = self.spec.key
+        self.client = self.publisher.client
+        self.report = self.publisher.reports[self.view]
+        self.zone = ZoneInfo(self.publisher.settings.timezone)
+        self._reading = self.publisher.reading
+
+    def run(self) -> None:
+        """Publish everything that differs."""
+        began = time.monotonic()
+        try:
+            with self._reading() as connection:
+                is_compared = load_publication(connection, self.base, self.view).is_compared
+            if not is_compared:
+                self._compare_everything()
+            self._follow_log()
+            self._retry()
+        finally:
+            self.publisher.note_calls(self.view)
+            self.report.seconds += time.monotonic() - began
+
+    # -- what to compare -------------------------------------------------------------------------------------
+
+    def _compare_everything(self) -> None:
+        """Compare all rows, with the fresh changes before each part of them."""
+        with self._reading() as walking:
+            for ids in walk_ids(walking, self.view, size=ROWS_AT_ONCE):
+                self._follow_log()
+                self._publish(ids, {})
+        with self._commit() as connection:
+            note_compared(connection, self.base, self.view)
+
+    def _follow_log(self) -> None:
+        """Compare the rows that the change log names until it names no more."""
+        while True:
+            self.publisher.should_stop()
+            with self._reading() as connection:
+                entries = read_changes(connection, self.view, limit=ROWS_AT_ONCE)
+            if not entries:
+                return
+            self._publish(list(entries), entries)
+
+    def _retry(self) -> None:
+        """Try records that were set aside again whose time has come."""
+        with self._reading() as connection:
+            due = due_set_aside(connection, SOURCE, self.view)
+        if due:
+            self._publish(due, {})
+
+    def _publish(self, ids: Sequence[str], entries: Mapping[str, Sequence[int]]) -> None:
+        """Compare rows and send what differs; *entries* of the log are removed with what answers them."""
+        with self._reading() as connection:
+            rows = rows_of_view(connection, self.view, ids)
+            known = load_published(connection, self.base, self.view, ids)
+            waiting = waiting_set_aside(connection, SOURCE, self.view, ids) - entries.keys()
+        self.report.compared += len(ids)
+        cells = {key: to_cells(self.spec, row, timezone=self.zone) for key, row in rows.items()}
+        plan = plan_publish([item for item in ids if item not in waiting], cells, known)
+        self.report.unchanged += len(plan.unchanged)
+        done = [*plan.unchanged, *waiting]
+        if any(entries.get(item) for item in done):
+            with self._commit() as connection:
+                remove_changes(connection, _entries_of(done, entries))
+        updates = [write for write in plan.writes if write.record_id is not None]
+        creations = [write for write in plan.writes if write.record_id is None]
+        for batch in _tens(updates):
+            self._send(batch, entries)
+        for batch in _tens(creations):
+            self._send(batch, entries)
+        for removals in _tens(plan.removals):
+            self._remove(removals, entries)
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def _send(self, writes: Sequence[Write], entries: Mapping[str, Sequence[int]]) -> None:
+        """Write up to ten records, all of them known or none; one that is refused is found alone."""
+        self.publisher.should_stop()
+        try:
+            stored = self._call(writes)
+        except SchemaChangedError:
+            self.layout = self._layout_again()
+            stored = self._call(writes)
+        except (RequestRefusedError, NotFoundError) as error:
+            if len(writes) > 1:
+                middle = len(writes) // 2
+                self._send(writes[:middle], entries)
+                self._send(writes[middle:], entries)
+            elif isinstance(error, NotFoundError) and writes[0].record_id is not None:
+                self._send([_without_record(writes[0])], entries)  # somebody removed it in Airtable
+            else:
+                self._refused(writes[0], error, entries)
+            return
+        with self._commit() as connection:
+            save_published(connection, self.base, self.view, stored)
+            keys = [item.row_id for item in stored]
+            resolve_set_aside(connection, SOURCE, self.view, keys)
+            remove_changes(connection, _entries_of(keys, entries))
+
+    def _layout_again(self) -> Layout:
+        """Read the schema again; what is wanted of the other table stays as it was."""
+        publisher = self.publisher
+        return publisher.ensure_again(publisher.wanted())[self.view]
+
+    def _call(self, writes: Sequence[Write]) -> list[Published]:
+        """Send *writes* and return what is published then."""
+        payloads = [self.layout.by_id(write.cells) for write in writes]
+        if writes[0].record_id is not None:
+            records = [str(write.record_id) for write in writes]
+            self.client.update(self.layout.table_id, list(zip(records, payloads, strict=True)))
+            self.report.updated += len(writes)
+        else:
+            key = self.layout.fields[self.spec.key_field.name]
+            made = self.client.upsert(self.layout.table_id, key, payloads)
+            records = [record_id for record_id, _ in made]
+            created = sum(is_new for _, is_new in made)
+            self.report.created += created
+            self.report.updated += len(made) - created
+        return [
+            Published(row_id=write.row_id, record_id=record, cells_hash=write.cells_hash)
+            for write, record in zip(writes, records, strict=True)
+        ]
+
+    def _refused(self, write: Write, error: Exception, entries: Mapping[str, Sequence[int]]) -> None:
+        """Set a record aside with Airtable's own words; its row is compared again later."""
+        problem = SetAside(stream=self.view, object_id=write.row_id, reason=str(error))
+        logger.warning("airtable %s: record of %s is set aside: %s", self.view, write.row_id, error)
+        with self._commit() as connection:
+            self.report.set_aside += set_aside(connection, SOURCE, [problem])
+            parked = Published(row_id=write.row_id, record_id=write.record_id, cells_hash=None)
+            save_published(connection, self.base, self.view, [parked])
+            remove_changes(connection, _entries_of([write.row_id], entries))
+
+    def _remove(self, removals: Sequence[Published], entries: Mapping[str, Sequence[int]]) -> None:
+        """Remove records of rows that the view shows no longer."""
+        known = [item.record_id for item in removals if item.record_id is not None]
+        try:
+            if known:
+                self.client.delete(self.layout.table_id, known)
+        except NotFoundError:
+            if len(removals) > 1:
+                for item in removals:
+                    self._remove([item], entries)
+                return
+        self.report.removed += len(known)
+        keys = [item.row_id for item in removals]
+        with self._commit() as connection:
+            forget_published(connection, self.base, self.view, keys)
+            resolve_set_aside(connection, SOURCE, self.view, keys)
+            remove_changes(connection, _entries_of(keys, entries))
+
+    @contextmanager
+    def _commit(self) -> Iterator[Connection]:
+        with self.publisher.commit() as connection:
+            yield connection
+        self.publisher.on_commit(self.view, self.report)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        msg = f"The mirror's PostgreSQL does not answer ({type(error.orig).__name__})."
+        raise DatabaseUnavailableError(msg) from error
+
+
+def _spec_hash(spec: TableSpec) -> bytes:
+    words = [spec.name, *(f"{item.name}\x1f{item.type}\x1f{item.retired}" for item in spec.fields)]
+    return hashlib.blake2b("\x1e".join(words).encode(), digest_size=16).digest()
+
+
+def _tens(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + RECORDS_PER_CALL] for start in range(0, len(items), RECORDS_PER_CALL)]
+
+
+def _entries_of(row_ids: Sequence[str], entries: Mapping[str, Sequence[int]]) -> list[int]:
+    return [entry for row_id in row_ids for entry in entries.get(row_id, ())]
+
+
+def _without_record(write: Write) -> Write:
+    return Write(row_id=write.row_id, record_id=None, cells=write.cells, cells_hash=write.cells_hash)
