@@ -12,17 +12,23 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
+from sqlalchemy import Engine, text
 
-from twm_pipeline.settings import INHERITED, PROJECT_DIR, environment_of, load_settings
+from twm_pipeline.cli.sandbox import sandbox_settings
+from twm_pipeline.db import connect_database, embedded_server
+from twm_pipeline.sandbox import SandboxControl
+from twm_pipeline.settings import INHERITED, PROJECT_DIR, Settings, environment_of, load_settings
 
 UP_SECONDS = 90
+
+Found = TypeVar("Found")
 
 
 @pytest.fixture
@@ -105,6 +111,63 @@ def test_up_serves_until_it_is_told_to_stop_and_leaves_no_process(env, place):
     assert f"http://127.0.0.1:{port}" in out
     assert {item["scheduleState"]["status"] for item in schedules} == {"RUNNING"}
     assert processes_of(place) == []
+
+
+def test_a_change_arrives_through_the_receiver_and_a_second_start_registers_again(env, place):
+    settings = load_settings(twm_data_dir=place / "data", periodic_backfill_interval=3600)
+    env = environment_of(settings)  # polled so rarely that only a delivery can bring the change
+    with started(["-m", "twm_pipeline.cli", "up", "--sandbox", "--port", str(free_port())], env) as up:
+        simulated = wait_until(lambda: sandbox_of(settings), up)
+        engine = wait_until(lambda: mirror_of(simulated), up)
+        wait_until(lambda: counted(engine, "twm.sources WHERE last_success_at IS NOT NULL") == 2, up)
+        control = SandboxControl(str(simulated.teamwork_base_url).removesuffix("/teamwork"))
+        task_id = control.create_task("Told by a webhook")
+        wait_until(lambda: counted(engine, f"teamwork.tasks WHERE id = {task_id}"), up)
+        engine.dispose()
+        sent = [row for row in control.deliveries("teamwork") if row["object_id"] == task_id]
+        up.send_signal(signal.SIGTERM)
+        out, err = up.communicate(timeout=60)
+    with started(["-m", "twm_pipeline.cli", "up", "--sandbox", "--port", str(free_port())], env) as up:
+        wait_until(lambda: len(hooks_of(control)) == 28, up)
+        up.send_signal(signal.SIGTERM)
+        again, _ = up.communicate(timeout=60)
+
+    assert up.returncode == 0, err
+    assert {status for row in sent for status in row["statuses"]} == {200}
+    assert sent
+    assert "Webhooks      Teamwork 22 of 22, Missive 6 of 6" in out
+    assert not re.search("[0-9a-f]{64}", out + err + again)
+    assert processes_of(place) == []
+
+
+def sandbox_of(settings: Settings) -> Settings | None:
+    """Return the settings of the sandbox once `twm up` has chosen its place."""
+    file = settings.twm_data_dir / "sandbox" / "sandbox.json"
+    return sandbox_settings(settings, json.loads(file.read_text())) if file.exists() else None
+
+
+def mirror_of(settings: Settings) -> Engine | None:
+    """Return the mirror once `twm up` has started its server and made its tables."""
+    if not embedded_server(settings).is_alive():
+        return None
+    engine = connect_database(settings)
+    with engine.connect() as connection:
+        ready = connection.scalar(text("SELECT to_regclass('twm.hooks') IS NOT NULL"))
+    if not ready:
+        engine.dispose()
+    return engine if ready else None
+
+
+def counted(engine: Engine, rows: str) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text(f"SELECT count(*) FROM {rows}")) or 0)
+
+
+def hooks_of(control: SandboxControl) -> list[Any]:
+    try:
+        return control.hooks()
+    except OSError:
+        return []  # it is not up yet
 
 
 def test_up_stops_on_an_interrupt_that_the_shell_had_ignored(env, place):
@@ -220,6 +283,16 @@ def launch(port: int, server: subprocess.Popen[Any], source: str) -> str:
     config = {"ops": {f"{source}_window": {"config": {"window_seconds": 600}}}}
     answer = ask(port, server, LAUNCH, job=f"{source}_sync", config=config)["launchRun"]
     return str(answer["run"]["runId"])
+
+
+def wait_until(condition: Callable[[], Found | None], process: subprocess.Popen[Any]) -> Found:
+    """Return what *condition* finds, as soon as it finds anything."""
+    deadline = time.monotonic() + UP_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    pytest.fail("it did not come about")
 
 
 def wait_for(port: int, server: subprocess.Popen[Any], run_id: str, status: str) -> None:
