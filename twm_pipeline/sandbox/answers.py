@@ -86,6 +86,32 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "missive.hook_validation": (False, True),
     "missive.validation_body": ("rule", "empty_object", "empty"),
     "missive.hook_signature": ("none", "unknown_key"),
+    # Airtable: how cells are taken.
+    "airtable.text_unit": ("utf16", "characters"),
+    "airtable.single_line_newlines": ("lost", "refused", "kept"),
+    "airtable.control_characters": ("refused", "dropped"),
+    "airtable.number_rounding": ("kept", "rounded"),
+    # Airtable: upserts and batches.
+    "airtable.equal_keys": ("duplicates", "refused"),
+    "airtable.several_matches": ("INVALID_REQUEST_UNKNOWN", "INVALID_RECORDS"),
+    "airtable.missing_in_batch": ("422", "404"),
+    "airtable.missing_record": ("MODEL_ID_NOT_FOUND", "NOT_FOUND"),
+    "airtable.done_before_5xx": ("nothing", "all", "half"),
+    # Airtable: lists.
+    "airtable.record_order": ("created", "arbitrary"),
+    "airtable.iterator_seconds": (600, 5),
+    "airtable.bases_page": (1000, 1),
+    # Airtable: attachments.
+    "airtable.failed_attachment": ("disappears", "dead_url"),
+    "airtable.upload_host": ("content", "both"),
+    # Airtable: limits and refusals.
+    "airtable.retry_after": ("none", "seconds", "date"),
+    "airtable.quota_exhausted": ("stop", "slow"),
+    "airtable.records_per_base": (0, 100),
+    "airtable.largest_body": (10_000_000, 1_000_000),
+    "airtable.whoami_scopes": (True, False),
+    "airtable.unauthorized": ("AUTHENTICATION_REQUIRED", "UNAUTHORIZED"),
+    "airtable.error_shape": ("object", "type_only", "string"),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import requests
 
+from twm_pipeline.sandbox.airtable_client import AirtableControl
 from twm_pipeline.sandbox.options import Budgets, Json
 
 TIMEOUT_SECONDS = 60.0
@@ -18,7 +19,7 @@ class SandboxError(Exception):
     """The control plane refused a request."""
 
 
-class SandboxControl:
+class SandboxControl(AirtableControl):
     """Changes a running sandbox, in this process or another.
 
     Args:

@@ -6,6 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,6 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from twm_pipeline.sandbox.airtable import Airtable
+from twm_pipeline.sandbox.airtable_actions import AirtableActions
+from twm_pipeline.sandbox.airtable_old_base import old_rows
 from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.courier import is_loopback
 from twm_pipeline.sandbox.deliveries import Deliveries
@@ -41,6 +45,7 @@ class Control:
         answers: The open questions.
         clock: The time of both.
         deliveries: What the hooks are told.
+        airtable: The Airtable account.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a world
@@ -53,6 +58,7 @@ class Control:
         answers: Answers,
         clock: Clock,
         deliveries: Deliveries,
+        airtable: Airtable,
     ) -> None:
         self.teamwork = teamwork
         self.missive = missive
@@ -61,6 +67,9 @@ class Control:
         self.answers = answers
         self.clock = clock
         self.deliveries = deliveries
+        self.airtable = AirtableActions(
+            airtable, old_rows=partial(old_rows, teamwork.account, missive.account)
+        )
         tasks = TeamworkActions(teamwork.account, answers=answers, clock=clock, fire=teamwork.hooks.fire)
         mails = MissiveActions(missive.account, answers=answers, clock=clock, fire=missive.fire)
         storm = Storm(tasks, mails)
@@ -68,6 +77,7 @@ class Control:
             **tasks.actions(),
             **mails.actions(),
             **missive.hooks.actions(),
+            **self.airtable.actions(),
             "random_changes": storm.random_changes,
             "set_answer": self._set_answer,
             "set_budgets": self._set_budgets,
@@ -111,10 +121,8 @@ class Control:
         vendors = {}
         for name, gate in self.gates.items():
             budget = gate.vendor.budget
-            vendors[name] = gate.log.to_dict() | {
-                "budget_scale": budget.scale,
-                "peak_concurrency": budget.peak,
-            }
+            limits = {"budget_scale": budget.scale, "peak_concurrency": budget.peak}
+            vendors[name] = gate.log.to_dict() | limits | gate.vendor.report()
         return {
             "now": self.clock.now(),
             "vendors": vendors,
@@ -152,6 +160,7 @@ class Control:
         """Yield everything that exists; what is fetched while it changes may be of either moment."""
         yield from self._teamwork_truth()
         yield from self._missive_truth()
+        yield from self.airtable.truth()
         for hook in self._hooks():
             yield {"kind": "hook", **asdict(hook)}
 
@@ -255,6 +264,7 @@ class Control:
         for gate in self.gates.values():
             gate.reset_log()
             gate.vendor.budget.peak = 0
+            gate.vendor.reset()
         self.missive.leaked_tokens = self.missive.downloads = 0
         self.deliveries.log.clear()
 

@@ -32,7 +32,7 @@ class Fault:
     """A fault, and on which requests it shows.
 
     Attributes:
-        vendor: `teamwork` or `missive`.
+        vendor: `teamwork`, `missive` or `airtable`.
         kind: One of `FAULT_KINDS`.
         count: Times it shows; None for ever.
         probability: Share of matching requests it shows on.
@@ -59,7 +59,7 @@ class Fault:
         """Refuse what does not exist."""
         if self.kind not in FAULT_KINDS:
             raise ValueError(f"unknown fault {self.kind!r}; known: {FAULT_KINDS}")
-        if self.vendor not in ("teamwork", "missive"):
+        if self.vendor not in ("teamwork", "missive", "airtable"):
             raise ValueError(f"unknown vendor {self.vendor!r}")
         re.compile(self.path or "")
 
@@ -98,6 +98,7 @@ class Fault:
 
     def _empty(self, page: dict[str, Any], key: str) -> None:
         page[key] = []
+        page.pop("offset", None)
         if "meta" in page:
             page["included"] = {}
             page["meta"]["page"] |= {"count": 0, "hasMore": False}

@@ -26,7 +26,9 @@ from twm_pipeline.sandbox.budgets import Budget, Verdict
 from twm_pipeline.sandbox.faults import Fault, FaultBook
 from twm_pipeline.sandbox.options import Clock, Json, http_date
 
-IDS = re.compile(r"(?<=/)([0-9a-f]{8}-[0-9a-f-]+(,[0-9a-f-]+)*|[0-9]+)")
+IDS = re.compile(
+    r"(?<=/)([0-9a-f]{8}-[0-9a-f-]+(,[0-9a-f-]+)*|[0-9]+|(app|tbl|fld|rec)[0-9A-Za-z]{14}(?=/|$))"
+)
 REMEMBERED_ANSWERS = 32
 
 
@@ -117,6 +119,21 @@ class Vendor:
     def budget_headers(self, verdict: Verdict, status: int) -> dict[str, str]:
         """Return the headers that tell of the budget."""
         raise NotImplementedError
+
+    def outage(self, kind: str) -> JSON | None:  # noqa: ARG002 - for vendors that word theirs
+        """Return a failure of the server as the vendor words it, None for the common one."""
+        return None
+
+    def done_before_outage(self, kind: str, body: bytes) -> bytes | None:  # noqa: ARG002 - likewise
+        """Return what of a request is done although a failure of the server answers it."""
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """Return counters that only this vendor has."""
+        return {}
+
+    def reset(self) -> None:
+        """Start these counters anew."""
 
     def retry_after(self, seconds: float, *, form: str | None = None) -> dict[str, str]:
         """Return a Retry-After header in the form the answers ask for."""
@@ -245,6 +262,13 @@ class Gate:
                 answer = Answer(*replaced)
                 if fault.kind == "429":
                     answer = self._too_many(fault.seconds, form=fault.retry_after)
+                worded = self.vendor.outage(fault.kind)
+                if worded is not None:
+                    wait = self.vendor.retry_after(fault.seconds, form=fault.retry_after)
+                    answer = from_response(worded, wait)
+                done = self.vendor.done_before_outage(fault.kind, body)
+                if done is not None:
+                    await capture(self._router, request.scope, replay(done, receive))
                 return answer
         answer = await capture(self._router, request.scope, replay(body, receive))
         if fault is not None and answer.status < HTTPStatus.MULTIPLE_CHOICES:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 TEAMWORK_KEY = "sandbox-teamwork-key"
 MISSIVE_TOKEN = "missive_pat-sandbox"  # noqa: S105 - the sandbox's published key, no secret
+AIRTABLE_TOKEN = "patSandbox0000000.published"  # noqa: S105 - likewise
+AIRTABLE_BASE_ID = "appSandboxMirror0"
+AIRTABLE_FOREIGN_BASE_ID = "appSandboxForeign"
 
 Budgets = Literal["off", "on"] | float
 Json = Any  # whatever JSON can say

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from twm_pipeline.sandbox.airtable import Airtable
 from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.client import SandboxControl
 from twm_pipeline.sandbox.control import Control
@@ -34,7 +35,15 @@ from twm_pipeline.sandbox.load import load_accounts
 from twm_pipeline.sandbox.missive import Missive
 from twm_pipeline.sandbox.missive_account import MissiveAccount
 from twm_pipeline.sandbox.missive_hooks import MissiveHooks
-from twm_pipeline.sandbox.options import MISSIVE_TOKEN, TEAMWORK_KEY, Clock, SandboxOptions
+from twm_pipeline.sandbox.options import (
+    AIRTABLE_BASE_ID,
+    AIRTABLE_FOREIGN_BASE_ID,
+    AIRTABLE_TOKEN,
+    MISSIVE_TOKEN,
+    TEAMWORK_KEY,
+    Clock,
+    SandboxOptions,
+)
 from twm_pipeline.sandbox.teamwork import Teamwork
 from twm_pipeline.sandbox.teamwork_account import TeamworkAccount
 from twm_pipeline.sandbox.teamwork_hooks import TeamworkHooks
@@ -44,7 +53,7 @@ QUIET_SECONDS = 60  # Without an anchor, nothing has happened in the last minute
 
 
 class World:
-    """Both vendors with everything around them.
+    """All vendors with everything around them.
 
     Args:
         options: What the sandbox holds and how it behaves.
@@ -70,10 +79,11 @@ class World:
         given: dict[str, Any] = {"answers": self.answers, "clock": self.clock}
         self.teamwork = Teamwork(teamwork, hooks=TeamworkHooks(teamwork, **tell), **given)
         self.missive = Missive(missive, hooks=MissiveHooks(**tell), **given)
+        self.airtable = Airtable(seed=options.seed, **given)
         latency = options.latency_seconds
         self.gates = {
             vendor.name: Gate(vendor, self.faults, latency_seconds=latency)
-            for vendor in (self.teamwork, self.missive)
+            for vendor in (self.teamwork, self.missive, self.airtable)
         }
         self.control = Control(
             teamwork=self.teamwork,
@@ -83,6 +93,7 @@ class World:
             answers=self.answers,
             clock=self.clock,
             deliveries=self.deliveries,
+            airtable=self.airtable,
         )
         self.control.actions["set_budgets"](mode=options.budgets)
 
@@ -93,7 +104,13 @@ class World:
                 Route("/health", health),
                 Mount("/teamwork", self.gates["teamwork"]),
                 Mount("/missive/v1", self.gates["missive"]),
+                Mount("/airtable/v0", self.gates["airtable"]),
+                Mount("/airtable-content/v0", self.gates["airtable"]),
                 Route("/files/{id}/{name:path}", self.missive.download),
+                Route(
+                    "/airtable-files/{id}/{expires:int}/{signature}/{name:path}",
+                    self.airtable.files.download,
+                ),
                 Mount("/control", routes=self.control.routes()),
             ],
             lifespan=self._lifespan,
@@ -109,6 +126,7 @@ class World:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        await self.airtable.files.close()
 
     async def _change_now_and_then(self, seconds: float) -> None:
         number = 0
@@ -179,6 +197,9 @@ class Sandbox:
 
     teamwork_key = TEAMWORK_KEY
     missive_token = MISSIVE_TOKEN
+    airtable_token = AIRTABLE_TOKEN
+    airtable_base_id = AIRTABLE_BASE_ID
+    airtable_foreign_base_id = AIRTABLE_FOREIGN_BASE_ID
 
     def __init__(self, options: SandboxOptions | None = None) -> None:
         self.options = options or SandboxOptions()
@@ -198,6 +219,16 @@ class Sandbox:
     def missive_url(self) -> str:
         """Return what MISSIVE_BASE_URL has to be."""
         return f"{self.url}/missive/v1"
+
+    @property
+    def airtable_url(self) -> str:
+        """Return what AIRTABLE_ENDPOINT_URL has to be."""
+        return f"{self.url}/airtable"
+
+    @property
+    def airtable_upload_url(self) -> str:
+        """Return what AIRTABLE_UPLOAD_URL has to be."""
+        return f"{self.url}/airtable-content"
 
     @property
     def control(self) -> SandboxControl:
@@ -230,6 +261,11 @@ class Sandbox:
             "teamwork_key": self.teamwork_key,
             "missive_url": self.missive_url,
             "missive_token": self.missive_token,
+            "airtable_url": self.airtable_url,
+            "airtable_upload_url": self.airtable_upload_url,
+            "airtable_token": self.airtable_token,
+            "airtable_base_id": self.airtable_base_id,
+            "airtable_foreign_base_id": self.airtable_foreign_base_id,
             "control_url": f"{self.url}/control",
         }
 
@@ -243,6 +279,7 @@ class Sandbox:
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         self._world.missive.files_url = f"{self.url}/files"
+        self._world.airtable.files.url = f"{self.url}/airtable-files"
         self._control = SandboxControl(self.url)
         config = uvicorn.Config(
             WithTransport(self._world.app()),

@@ -47,6 +47,11 @@ def test_the_process_prints_one_line_and_stops_cleanly(sign: signal.Signals) -> 
         "teamwork_key",
         "missive_url",
         "missive_token",
+        "airtable_url",
+        "airtable_upload_url",
+        "airtable_token",
+        "airtable_base_id",
+        "airtable_foreign_base_id",
         "control_url",
     }
     assert answers["missive.until_inclusive"] is False
