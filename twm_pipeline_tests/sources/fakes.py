@@ -24,10 +24,18 @@ class FakeSession:
         self.answers = list(answers)
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.fresh: list[bool] = []
+        self.sent: list[tuple[str, str, Any]] = []
+
+    def send(self, method: str, path: str, *, body: Any = None) -> Reply:
+        self.sent.append((method, path, body))
+        return self._answer()
 
     def get(self, path: str, params: dict[str, str] | None = None, *, fresh: bool = True) -> Reply:
         self.asked.append((path, dict(params or {})))
         self.fresh.append(fresh)
+        return self._answer()
+
+    def _answer(self) -> Reply:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
