@@ -12,7 +12,6 @@ from twm_pipeline.sources.missive_hooks import MissiveHooks
 from twm_pipeline.sources.teamwork_hooks import EVENTS, TeamworkHooks
 from twm_pipeline_tests.sources.fakes import FakeSession, sample
 
-
 PATH = "ab12"
 
 
