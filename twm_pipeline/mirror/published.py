@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+COMPARE_BEAT = timedelta(days=1)
+"""So often everything is compared with what was published, should the change log ever have missed a row."""
 KEYS = {"tasks": "task_id", "emails": "email_id"}
 """View → its key."""
 TABLES = {"tasks": TASKS, "emails": EMAILS}
@@ -137,7 +140,7 @@ class Publication:
 
     Args:
         spec_hash: Digest of the fields it was set up for; None: never.
-        is_compared: Whether everything was compared since the change log has been fed.
+        is_compared: Whether everything was compared within the last day and since the change log is fed.
         check_cursor: Where the rotating check goes on.
     """
 
@@ -150,10 +153,11 @@ def load_publication(connection: Connection, base: str, view: str) -> Publicatio
     """Return the state, an empty one before the first time."""
     row = connection.execute(
         text(
-            "SELECT spec_hash, compared_at IS NOT NULL AS is_compared, check_cursor FROM twm.publications"
+            "SELECT spec_hash, coalesce(compared_at > now() - :beat, false) AS is_compared, check_cursor"
+            " FROM twm.publications"
             " WHERE base = :base AND view = :view"
         ),
-        {"base": base, "view": view},
+        {"base": base, "view": view, "beat": COMPARE_BEAT},
     ).one_or_none()
     return Publication(**row._mapping) if row else Publication()  # noqa: SLF001 - SQLAlchemy's public name for it
 

@@ -162,6 +162,7 @@ class Publisher:
         should_stop: Raises `WindowClosedError` when the time is over.
         on_commit: Told after each commit, with the view.
         views: Only these.
+        resume: Ask again although the month's calls were used up.
     """
 
     engine: Engine
@@ -170,6 +171,7 @@ class Publisher:
     should_stop: Callable[[], None] = lambda: None
     on_commit: Callable[[Key, PublishReport], None] = lambda _key, _report: None
     views: tuple[Key, ...] = KEYS
+    resume: bool = False
     reports: dict[Key, PublishReport] = field(default_factory=dict)
     _calls_noted: int = 0
 
@@ -201,7 +203,10 @@ class Publisher:
     def _require_quota(self) -> None:
         with self.reading() as connection:
             calls, exhausted = month_of_calls(connection, self.base)
-        if exhausted:
+        if exhausted and self.resume:
+            with self.commit() as connection:
+                note_exhausted(connection, self.base, exhausted=False)
+        elif exhausted:
             msg = (
                 f"Airtable's monthly quota is used up ({calls:,} calls of ours this month). Nothing is"
                 " published until the month ends, or until somebody asks for it: twm sync airtable"

@@ -20,7 +20,8 @@ from twm_pipeline.errors import (
     WindowClosedError,
 )
 from twm_pipeline.labels import load_categories
-from twm_pipeline.mirror.checkpoints import note_outcome
+from twm_pipeline.mirror.changelog import follow_changes
+from twm_pipeline.mirror.checkpoints import Origin, note_outcome
 from twm_pipeline.mirror.schema import categorize, migrate
 from twm_pipeline.settings import POLL_SECONDS
 from twm_pipeline.sync.drain import Drain
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WINDOW_LOCK = 74_770_002
-WINDOW_NUMBERS: dict[Source, int] = {"teamwork": 1, "missive": 2}
+WINDOW_NUMBERS: dict[Origin, int] = {"teamwork": 1, "missive": 2, "airtable": 3}
 LOCK_CHECK_SECONDS = 5.0
 PAUSE_AFTER_OUTAGE_SECONDS = 15.0
 LONGEST_SLEEP_SECONDS = 1.0
@@ -54,9 +55,12 @@ ASKED_POLL_SECONDS = 5.0
 def prepare(engine: Engine, settings: Settings) -> list[str]:
     """Bring the mirror up to date and apply the label categories; return what is wrong with the latter.
 
-    An invalid categories file stops nothing: the columns stay as they were.
+    An invalid categories file stops nothing: the columns stay as they were. Changes are logged where they are
+    published, and nowhere else.
     """
     migrate(engine)
+    with engine.begin() as connection:
+        follow_changes(connection, wanted=settings.publishes and settings.can_publish)
     try:
         categorize(engine, load_categories(settings.label_categories_file))
     except ConfigError as error:
@@ -94,7 +98,7 @@ class WindowLock:
 
 
 @contextmanager
-def window_lock(engine: Engine, source: Source) -> Iterator[WindowLock | None]:
+def window_lock(engine: Engine, source: Origin) -> Iterator[WindowLock | None]:
     """Give the window's lock of *source*, or None while another process holds it."""
     key = {"key": WINDOW_LOCK, "number": WINDOW_NUMBERS[source]}
     try:
@@ -115,7 +119,7 @@ def window_lock(engine: Engine, source: Source) -> Iterator[WindowLock | None]:
         connection.close()
 
 
-def holds_window(connection: Connection, source: Source) -> bool:
+def holds_window(connection: Connection, source: Origin) -> bool:
     """Return whether any process holds the window's lock of *source* in this database."""
     query = text(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :key AND objid = :number"

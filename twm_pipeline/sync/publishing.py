@@ -1,0 +1,167 @@
+"""The window that publishes: it wakes when a row of the views changes, and sends what differs (DESIGN D2)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from twm_pipeline.airtable.client import AirtableClient, budget_plan
+from twm_pipeline.airtable.fields import KEYS, Key
+from twm_pipeline.budget import Budget
+from twm_pipeline.errors import DatabaseUnavailableError, RetriableError
+from twm_pipeline.mirror.changelog import CHANNEL
+from twm_pipeline.sync.publish import Publisher, PublishReport
+from twm_pipeline.sync.window import (
+    LONGEST_SLEEP_SECONDS,
+    PAUSE_AFTER_OUTAGE_SECONDS,
+    WindowLock,
+    window_lock,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from twm_pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 30.0
+"""So often everything is looked through without a notification: records set aside have their own times."""
+
+
+@dataclass(kw_only=True)
+class PublishWindow:
+    """One run's period of publishing.
+
+    Args:
+        engine: The mirror.
+        settings: The deployment's settings; Airtable is configured in them.
+        seconds: How long it lasts; 0: until everything that differs is published, once.
+        views: Only these.
+        resume: Ask Airtable again after its monthly quota was used up.
+        on_report: Told after every look.
+        on_commit: Told after every commit, with the view.
+        should_stop: Raises `WindowClosedError` when somebody wants the window to end.
+        wait: Waits so many seconds; replaced by what also looks for a cancellation.
+    """
+
+    engine: Engine
+    settings: Settings
+    seconds: float = 0.0
+    views: tuple[Key, ...] = KEYS
+    resume: bool = False
+    on_report: Callable[[dict[Key, PublishReport]], None] = lambda _: None
+    on_commit: Callable[[Key, PublishReport], None] = lambda _key, _report: None
+    should_stop: Callable[[], None] = lambda: None
+    wait: Callable[[float], None] = time.sleep
+    _deadline: float | None = field(default=None, init=False)
+
+    def run(self) -> bool:
+        """Publish; return False when another process does already.
+
+        Raises:
+            TwmError: What stopped it; an outage only if it lasted to the end of the window.
+        """
+        self._deadline = time.monotonic() + self.seconds if self.seconds > 0 else None
+        with window_lock(self.engine, "airtable") as lock:
+            if lock is None:
+                return False
+            with (
+                Budget(self.engine, budget_plan(self.settings), should_stop=self.should_stop) as budget,
+                listening(self.engine) as news,
+            ):
+                client = AirtableClient(self.settings, budget, should_stop=self.should_stop)
+                self._loop(client, lock, news)
+            return True
+
+    def _loop(self, client: AirtableClient, lock: WindowLock, news: Callable[[float], bool]) -> None:
+        outage: RetriableError | None = None
+        while True:
+            try:
+                self._publish(client)
+                outage = None
+            except RetriableError as error:
+                if self._deadline is None or isinstance(error, DatabaseUnavailableError):
+                    raise
+                logger.warning("airtable: %s", error)
+                outage = error
+            if self._deadline is None:
+                return
+            if not self._await(lock, news, outage):
+                break
+        if outage is not None:
+            raise outage
+
+    def _publish(self, client: AirtableClient) -> None:
+        publisher = Publisher(
+            engine=self.engine,
+            settings=self.settings,
+            client=client,
+            should_stop=self.should_stop,
+            on_commit=self.on_commit,
+            views=self.views,
+            resume=self.resume,
+        )
+        self.resume = False
+        try:
+            publisher.run()
+        finally:
+            self.on_report(publisher.reports)
+
+    def _await(self, lock: WindowLock, news: Callable[[float], bool], outage: RetriableError | None) -> bool:
+        """Wait for changes, or for an outage to pass; return False when the window is over."""
+        pause = LOOK_SECONDS
+        if outage is not None:
+            pause = max(outage.retry_after or 0.0, PAUSE_AFTER_OUTAGE_SECONDS)
+        until = time.monotonic() + pause
+        while (now := time.monotonic()) < until:
+            if self._deadline is not None and now >= self._deadline:
+                return False
+            self.should_stop()
+            lock.verify()
+            if outage is not None:
+                self.wait(min(until - now, LONGEST_SLEEP_SECONDS))
+                continue
+            if news(min(until - now, LONGEST_SLEEP_SECONDS)):
+                return True
+            self.wait(0.0)
+        return True
+
+
+@contextmanager
+def listening(engine: Engine) -> Iterator[Callable[[float], bool]]:
+    """Give what waits some seconds for a change and returns whether one came; none is missed in between.
+
+    Raises:
+        DatabaseUnavailableError: If PostgreSQL does not answer.
+    """
+    try:
+        pooled = engine.raw_connection()
+    except DBAPIError as error:
+        msg = "The mirror's PostgreSQL does not answer."
+        raise DatabaseUnavailableError(msg) from error
+    pooled.detach()  # it is closed in the end: nobody else is to inherit what it listens to
+    connection: psycopg.Connection[tuple[object, ...]] = pooled.driver_connection  # type: ignore[assignment]
+
+    def came(seconds: float) -> bool:
+        try:
+            told = any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
+            # What was told meanwhile is answered by the same look.
+            return any(True for _ in connection.notifies(timeout=0)) or told
+        except psycopg.OperationalError as error:
+            msg = "The connection that listens for changes is gone."
+            raise DatabaseUnavailableError(msg) from error
+
+    try:
+        connection.autocommit = True
+        connection.execute(f"LISTEN {CHANNEL}")
+        yield came
+    finally:
+        connection.close()
