@@ -264,8 +264,10 @@ class AirtableClient:
 
     def upload_attachment(
         self, record_id: str, field_id: str, *, filename: str, media_type: str, content: bytes
-    ) -> None:
-        """Add a file to what the cell holds. It is not repeated after an outage: look at the cell first.
+    ) -> list[str]:
+        """Add a file to what the cell holds, and return Airtable's ids of all it holds now.
+
+        It is not repeated after an outage: look at the cell first.
 
         Raises:
             RecordError: If the file is larger than Airtable takes (5 MB).
@@ -278,7 +280,7 @@ class AirtableClient:
         url = f"{self._upload_url}/{record_id}/{field_id}/uploadAttachment"
         body = {"contentType": media_type, "filename": filename, "file": base64.b64encode(content).decode()}
         with _expected("the upload"):
-            self._api.post(url, json=body)
+            return [file["id"] for file in self._api.post(url, json=body)["fields"][field_id]]
 
     def _table(self, table_id: str) -> Table:
         return self._base.table(table_id)
