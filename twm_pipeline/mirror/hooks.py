@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
@@ -162,13 +163,12 @@ def hooks_lock(engine: Engine, source: Source) -> Iterator[None]:
         try:
             connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
             connection.execute(text("SELECT pg_advisory_lock(:key, :number)"), key)
-            connection.execute(text("RESET lock_timeout"))
-        except OperationalError as error:
-            connection.invalidate()
-            msg = f"{source}: another process has been registering hooks for {LOCK_SECONDS} s; try again."
-            raise RetriableError(msg) from error
-        try:
             yield
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            msg = f"Another process has been registering hooks for {LOCK_SECONDS} s; try again later."
+            raise RetriableError(msg) from error
         finally:
             connection.invalidate()  # the server releases the lock with it, whatever has happened meanwhile
 

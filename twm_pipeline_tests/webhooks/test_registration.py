@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,13 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from twm_pipeline.budget import Budget, Limit, Plan
-from twm_pipeline.errors import AccessError, AuthenticationError, UnansweredError, WindowClosedError
+from twm_pipeline.errors import (
+    AccessError,
+    AuthenticationError,
+    RetriableError,
+    UnansweredError,
+    WindowClosedError,
+)
 from twm_pipeline.http import VendorSession
 from twm_pipeline.mirror.hooks import KnownHook, hooks_lock, load_hooks
 from twm_pipeline.records import Source
@@ -397,12 +404,37 @@ def test_a_hook_whose_id_was_never_stored_leaves_at_worst_a_second_one_at_missiv
     assert (len(urls), len(set(urls))) == (7, 6)
 
 
-def test_two_processes_at_once_make_each_hook_once(deployment):
-    with hooks_lock(deployment.engine, "teamwork"), deployment.engine.connect() as connection:
-        free = connection.scalar(text("SELECT pg_try_advisory_lock(74770003, 1)"))
-        other = connection.scalar(text("SELECT pg_try_advisory_lock(74770003, 2)"))
+@pytest.mark.parametrize("source", ["teamwork", "missive"])
+def test_two_at_once_make_each_hook_once(deployment, source):
+    barrier = threading.Barrier(2)
+    reports: list[HooksReport] = []
 
-    assert (free, other) == (False, True)
+    def register() -> None:
+        barrier.wait()
+        reports.append(deployment.register(source))
+
+    threads = [threading.Thread(target=register) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    wanted = len(EVENTS if source == "teamwork" else API_EVENTS)
+    assert sorted(len(report.steps) for report in reports) == [0, wanted]
+    assert len(deployment.at_vendor(source)) == wanted
+
+
+def test_who_waits_too_long_for_another_process_is_told_so(deployment, monkeypatch):
+    monkeypatch.setattr("twm_pipeline.mirror.hooks.LOCK_SECONDS", 0.05)
+
+    with (
+        hooks_lock(deployment.engine, "teamwork"),
+        pytest.raises(RetriableError, match="Another process has been registering hooks"),
+        hooks_lock(deployment.engine, "teamwork"),
+    ):
+        pass
+
+    assert deployment.register("missive").undone == []
 
 
 def test_everything_of_ours_is_removed(deployment):
