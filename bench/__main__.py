@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bench import imports, requests_count, upsert
+from bench import imports, receiver, requests_count, upsert
 from bench.report import Report, publish
 
 BENCHMARKS: dict[str, Callable[..., Report]] = {
     "upsert": upsert.run,
     "imports": imports.run,
     "requests": requests_count.run,
+    "receiver": receiver.run,
 }
 
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from rich.console import Console
 
-from bench import dlt_peer, imports, requests_count, upsert
+from bench import dlt_peer, imports, receiver, requests_count, upsert
 from bench.content import Content
 from bench.report import Report, publish
 from bench.servers import append_body, bytes_server, measured
@@ -50,6 +50,14 @@ def test_a_quiet_pass_stays_within_its_requests_and_writes_nothing() -> None:
     quiet = {text: met for text, met in aims_of(report).items() if "quiet" in text}
     assert quiet
     assert all(quiet.values())
+
+
+def test_every_delivery_of_a_burst_is_there() -> None:
+    report = receiver.run(scale=TINY, rounds=1)
+
+    assert report.figures["burst"]["there"] == 100
+    assert report.figures["statuses"] == [{"200": 50}]
+    assert aims_of(report)["of the burst, all is acknowledged and there"]
 
 
 def test_a_report_is_printed_and_written(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ asked once for many of them when there are many, and at once when there is one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -67,14 +68,10 @@ class Intake:
         more = True
         while more:
             batch, more = self._next_round()
-            results: list[tuple[_Waiting, bool]] = []
             for source in SOURCES:
                 waiting = [item for item in batch if item.envelope.source == source]
                 if waiting:
-                    kept = self._put(source, [item.envelope for item in waiting])
-                    results += [(item, kept) for item in waiting]
-            if self._loop is not None and results:
-                self._loop.call_soon_threadsafe(_tell, results)
+                    self._put(source, waiting)
 
     def _next_round(self) -> tuple[list[_Waiting], bool]:
         """Wait for a delivery, then return all that wait, and whether more may come."""
@@ -88,22 +85,29 @@ class Intake:
             return batch, True
         return batch, False
 
-    def _put(self, source: Source, envelopes: Sequence[Envelope]) -> bool:
+    def _put(self, source: Source, waiting: Sequence[_Waiting]) -> None:
+        """Store deliveries of one source, then tell those who wait for it."""
         began = time.monotonic()
+        envelopes = [item.envelope for item in waiting]
         try:
             self._spools[source].put(envelopes)
-        except RetriableError as error:
-            logger.error("Put off %d deliveries of %s: %s", len(envelopes), source, error)  # noqa: TRY400 - its text says all
-            return False
         except Exception as error:  # noqa: BLE001 - whatever it is, the vendor has to come again
-            logger.error("Put off %d deliveries of %s: %s", len(envelopes), source, place_of(error))  # noqa: TRY400 - a text may hold the body
-            return False
-        _log(source, envelopes, seconds=time.monotonic() - began)
-        return True
+            # The text of an error that we do not know may hold the body.
+            reason = error if isinstance(error, RetriableError) else place_of(error)
+            logger.error("Put off %d deliveries of %s: %s", len(waiting), source, reason)  # noqa: TRY400 - without a traceback
+            self._tell(waiting, kept=False)
+        else:
+            self._tell(waiting, kept=True)
+            _log(source, envelopes, seconds=time.monotonic() - began)
+
+    def _tell(self, waiting: Sequence[_Waiting], *, kept: bool) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waited so long
+                self._loop.call_soon_threadsafe(_answer, waiting, kept)
 
 
-def _tell(results: Sequence[tuple[_Waiting, bool]]) -> None:
-    for item, kept in results:
+def _answer(waiting: Sequence[_Waiting], kept: bool) -> None:
+    for item in waiting:
         if not item.result.done():
             item.result.set_result(kept)
 

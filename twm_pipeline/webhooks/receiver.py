@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,41 +46,44 @@ RETRY_AFTER_SECONDS = 60
 KEPT_HEADERS = ("content-type", "x-projects-event", "x-projects-delivery", "user-agent")
 KEPT_CHARACTERS = 200
 LENGTH_DIGITS = 10
+TRUSTED_SECONDS = 1.0
 
 
 class Disconnected(Exception):  # noqa: N818 - no error: the sender is gone
     """Nobody is left to answer."""
 
 
-@dataclass(slots=True)
 class Secrets:
-    """The webhooks' secrets as they are on disk now: a hook made by another process counts at once."""
+    """The webhooks' secrets as they are on disk.
 
-    settings: Settings
-    _current: HookSecrets
-    _stamp: tuple[int, int] | None
+    Args:
+        settings: Of the deployment.
 
-    @classmethod
-    def of(cls, settings: Settings) -> Secrets:
-        """Return the secrets of a deployment.
+    Raises:
+        ConfigError: If their file cannot be used.
+    """
 
-        Raises:
-            ConfigError: If their file cannot be used.
-        """
-        current = HookSecrets.load(settings)
-        return cls(settings, current, _stamp_of(settings))
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known = HookSecrets.load(settings)
+        self._stamp = _stamp_of(settings)
+        self._looked_at = time.monotonic()
 
-    def current(self) -> HookSecrets:
-        """Return the secrets, read again if their file changed; a damaged file leaves the last good ones."""
-        stamp = _stamp_of(self.settings)
+    def known(self) -> HookSecrets:
+        """Return the secrets as they were within the last second."""
+        return self._known if time.monotonic() - self._looked_at < TRUSTED_SECONDS else self.now()
+
+    def now(self) -> HookSecrets:
+        """Return the secrets, read again if their file changed; a damaged one leaves the last good ones."""
+        self._looked_at = time.monotonic()
+        stamp = _stamp_of(self._settings)
         if stamp != self._stamp:
             self._stamp = stamp
             try:
-                self._current = HookSecrets.load(self.settings)
-                self._stamp = _stamp_of(self.settings)
+                self._known = HookSecrets.load(self._settings)
             except ConfigError as error:
                 logger.error("The webhooks' secrets stay as they were: %s", error)  # noqa: TRY400 - its text says all
-        return self._current
+        return self._known
 
 
 def _stamp_of(settings: Settings) -> tuple[int, int] | None:
@@ -139,7 +143,7 @@ class Receiver:
             source: Spool(settings.spool_folder, source, reserve_bytes=reserve) for source in SOURCES
         }
         self.intake = Intake(self.spools)
-        self.secrets = Secrets.of(settings)
+        self.secrets = Secrets(settings)
         self.refusals = Refusals()
         self.allows_unsigned = settings.allow_unsigned_webhooks
         self.reserve_bytes = reserve
@@ -212,11 +216,11 @@ class Hook:
         kept = {name: headers[name][:KEPT_CHARACTERS] for name in KEPT_HEADERS if name in headers}
         hint = self.vendor.parse(path_event=path_event, headers=kept, body=body)
         if hint is None:
-            return 200, "ok, nothing to do"
+            return 200, "nothing to do"
         envelope = Envelope(
             source=self.vendor.source, hint=hint, received_at=datetime.now(UTC), headers=kept, body=body
         )
-        return (200, "ok") if await self.receiver.intake.store(envelope) else (503, "come again")
+        return (200, "") if await self.receiver.intake.store(envelope) else (503, "come again")
 
     def _authentication(
         self, headers: Mapping[str, str], path: Mapping[str, str]
@@ -226,9 +230,9 @@ class Hook:
         Raises:
             DeliveryError: 401 if no body can be.
         """
-        secrets = self.receiver.secrets.current()
+        secrets = self.receiver.secrets.known()
         token = path.get("token")
-        event = path.get("event") if token is None else secrets.event_of(token)
+        event = path.get("event") if token is None else self._event_of(token)
         signature = headers.get(self.vendor.signature_header)
         if token is not None and event is not None:
             return _accept, event
@@ -238,6 +242,12 @@ class Hook:
             return _accept, event or ""
         msg = "there is no signature" if token is None else "the path is unknown and there is no signature"
         raise DeliveryError(msg, status=401)
+
+    def _event_of(self, token: str) -> str | None:
+        """Return the kind of hook of a secret path, also of one that another process made just now."""
+        secrets = self.receiver.secrets
+        event = secrets.known().event_of(token)
+        return event if event is not None else secrets.now().event_of(token)
 
     async def _read_body(self, receive: Receive) -> bytes:
         """Return the whole body.

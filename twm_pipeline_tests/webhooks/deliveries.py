@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from twm_pipeline.records import Source
+from twm_pipeline.records import SOURCES, Source
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 TEAMWORK_SECRET = "sample-teamwork-token"
@@ -54,17 +54,20 @@ def task_delivery(task_id: int, *, event: str = "task-updated") -> Delivery:
 
 def load_samples() -> list[Delivery]:
     """Return every recorded webhook of both vendors."""
-    return [_load(path) for path in sorted(SAMPLES.glob("*/webhook.*.headers.json"))]
+    return [
+        _load(path, source)
+        for source in SOURCES
+        for path in sorted((SAMPLES / source).glob("webhook.*.headers.json"))
+    ]
 
 
-def _load(path: Path) -> Delivery:
+def _load(path: Path, source: Source) -> Delivery:
     name = path.name.removesuffix(".headers.json")
     [body] = [
         other
         for other in path.parent.glob(f"{name}.*")
         if other.suffix != ".json" or other.name == f"{name}.json"
     ]
-    source: Source = "teamwork" if path.parent.name == "teamwork" else "missive"
     place = f"/hooks/teamwork/{name.split('.')[1]}" if source == "teamwork" else "/hooks/missive"
     headers = json.loads(path.read_text())["headers"]
     return Delivery(source, place, body.read_bytes(), headers, name)

@@ -29,6 +29,7 @@ from twm_pipeline_tests.webhooks.running import (
 SAMPLES = load_samples()
 SIGNED = [sample for sample in SAMPLES if sample.signature_header in sample.headers]
 [UNSIGNED] = [sample for sample in SAMPLES if sample not in SIGNED]
+FROM_A_RULE = next(sample for sample in SIGNED if sample.source == "missive")
 UNKNOWN_TOKEN = "0" * 64
 
 
@@ -71,7 +72,7 @@ def test_every_signed_sample_is_accepted_and_kept_as_it_came(receiver, sample):
     answer = requests.post(receiver.url + sample.path, sample.body, headers=sample.headers, timeout=10)
 
     [envelope] = all_kept(receiver.settings)
-    assert (answer.status_code, answer.text) == (200, "ok")
+    assert answer.status_code == 200
     assert envelope.body == sample.body
     assert envelope.source == sample.source
     assert envelope.hint.event
@@ -119,13 +120,12 @@ def test_the_secret_path_tells_the_event_where_the_body_does_not(receiver, secre
     assert [envelope.hint.event for envelope in receiver.kept("missive")] == ["new_comment"]
 
 
-@pytest.mark.parametrize("token", [UNKNOWN_TOKEN, "new_comment", "%00", "é"])
-def test_an_unknown_path_needs_a_signature(receiver, secrets, token):
-    path = f"/hooks/missive/{token}".encode().decode("latin-1")
-    signed = replace(SIGNED[0], path=path) if token.isascii() else None
+@pytest.mark.parametrize("token", [UNKNOWN_TOKEN, "new_comment", "%00", "%C3%A9"])
+def test_an_unknown_path_needs_a_signature(receiver, token):
+    path = f"/hooks/missive/{token}"
 
-    assert receiver.send(replace(UNSIGNED, path=path)).status in (400, 401)
-    assert signed is None or receiver.send(signed).status in (200, 400)
+    assert receiver.send(replace(UNSIGNED, path=path)).status == 401
+    assert receiver.send(replace(FROM_A_RULE, path=path)).status == 200
 
 
 def test_a_path_made_by_another_process_counts_at_once(receiver, settings):
@@ -134,7 +134,8 @@ def test_a_path_made_by_another_process_counts_at_once(receiver, settings):
     assert receiver.send(replace(UNSIGNED, path=f"/hooks/missive/{path}")).status == 200
 
 
-def test_a_damaged_file_of_secrets_leaves_the_last_good_ones(own_receiver, caplog):
+def test_a_damaged_file_of_secrets_leaves_the_last_good_ones(own_receiver, caplog, monkeypatch):
+    monkeypatch.setattr(receiver_module, "TRUSTED_SECONDS", 0)
     file_of(own_receiver.settings).write_text("{")
 
     assert own_receiver.send(SIGNED[0]).status == 200
