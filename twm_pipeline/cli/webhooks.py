@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
@@ -125,19 +126,13 @@ def register_hooks(
     sources: Sources = None, *, dry_run: DryRun = False, sandbox: OfSandbox = False, as_json: AsJson = False
 ) -> None:
     """Make the hooks, and tell which rules to make."""
-    settings = with_public_address(settings_for(sandbox=sandbox))
-    _require_address(settings)
-    answers = _ask(settings, sources, lambda registrar: _change(registrar, dry_run=dry_run))
+    settings = _reachable_settings(sandbox=sandbox)
+    answers = _ask(settings, sources, _change(dry_run=dry_run))
     setup = None
     if "missive" in answers and not dry_run:
         setup = rule_setup(settings, HookSecrets.load(settings))
     if as_json:
-        rules = setup and {
-            "url": setup.url,
-            "secret": setup.secret,
-            "unsigned_url": setup.unsigned_url,
-            "instructions": setup.instructions(),
-        }
+        rules = {**asdict(setup), "instructions": setup.instructions()} if setup else None
         output.print_json({**_as_json(settings, answers), "missive_rules": rules})
     else:
         _show(answers, dry_run=dry_run)
@@ -150,14 +145,8 @@ def repair(
     sources: Sources = None, *, dry_run: DryRun = False, sandbox: OfSandbox = False, as_json: AsJson = False
 ) -> None:
     """Check and repair now."""
-    settings = with_public_address(settings_for(sandbox=sandbox))
-    _require_address(settings)
-    answers = _ask(settings, sources, lambda registrar: _change(registrar, dry_run=dry_run))
-    if as_json:
-        output.print_json(_as_json(settings, answers))
-    else:
-        _show(answers, dry_run=dry_run)
-    _end(answers)
+    settings = _reachable_settings(sandbox=sandbox)
+    _finish(settings, _ask(settings, sources, _change(dry_run=dry_run)), dry_run=dry_run, as_json=as_json)
 
 
 def remove(
@@ -174,14 +163,10 @@ def remove(
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody can be asked without a terminal; say --yes")
         typer.confirm(f"Delete every hook of ours at {names}?", abort=True)
-    answers = _ask(settings, sources, lambda registrar: registrar.remove())
-    if as_json:
-        output.print_json(_as_json(settings, answers))
-    else:
-        _show(answers, dry_run=False)
-        if why_no_hooks(settings) is None:
-            output.say("The next check makes them again, unless DISABLE_WEBHOOKS is true.")
-    _end(answers)
+    answers = _ask(settings, sources, Registrar.remove)
+    if not as_json and why_no_hooks(settings) is None:
+        output.say("The next check makes them again, unless DISABLE_WEBHOOKS is true.")
+    _finish(settings, answers, as_json=as_json)
 
 
 def _look(registrar: Registrar) -> tuple[Survey, Plan]:
@@ -189,13 +174,23 @@ def _look(registrar: Registrar) -> tuple[Survey, Plan]:
     return survey, registrar.plan(survey)
 
 
-def _require_address(settings: Settings) -> None:
+def _reachable_settings(*, sandbox: bool) -> Settings:
+    """Return the settings of a deployment that the vendors can reach.
+
+    Raises:
+        ConfigError: If they cannot, or must not.
+    """
+    settings = with_public_address(settings_for(sandbox=sandbox))
     if (why := why_no_hooks(settings)) is not None:
         raise ConfigError(why)
+    return settings
 
 
-def _change(registrar: Registrar, *, dry_run: bool) -> Plan | HooksReport:
-    return registrar.plan(registrar.survey()) if dry_run else registrar.register()
+def _change(*, dry_run: bool) -> Callable[[Registrar], Plan | HooksReport]:
+    """Return what makes the hooks those that are wanted, or only says how."""
+    if dry_run:
+        return lambda registrar: registrar.plan(registrar.survey())
+    return lambda registrar: registrar.register()
 
 
 def _ask(
@@ -214,6 +209,17 @@ def _ask(
             except TwmError as error:
                 answers[source] = error
     return answers
+
+
+def _finish(
+    settings: Settings, answers: Answers[Plan | HooksReport], *, as_json: bool, dry_run: bool = False
+) -> None:
+    """Write what was done, and end."""
+    if as_json:
+        output.print_json(_as_json(settings, answers))
+    else:
+        _show(answers, dry_run=dry_run)
+    _end(answers)
 
 
 def _end(answers: Answers[object]) -> None:
