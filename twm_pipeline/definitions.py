@@ -7,20 +7,21 @@ import dagster as dg
 from twm_pipeline.defs.assets import source_assets
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
+from twm_pipeline.defs.publishing import airtable_assets, airtable_publish, airtable_publish_sensor
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.defs.schedules import nightly_reconcile, poll_schedule
 from twm_pipeline.defs.sensors import spool_sensor
 from twm_pipeline.records import SOURCES
 
 defs = dg.Definitions(
-    assets=[asset for source in SOURCES for asset in source_assets(source)],
-    jobs=[*SYNC_JOBS.values(), reconcile, webhooks_check],
+    assets=[*(asset for source in SOURCES for asset in source_assets(source)), airtable_assets],
+    jobs=[*SYNC_JOBS.values(), airtable_publish, reconcile, webhooks_check],
     schedules=[
         *(poll_schedule(source) for source in SOURCES),
         nightly_reconcile,
         webhooks_check_schedule,
     ],
-    sensors=[spool_sensor(source) for source in SOURCES],
+    sensors=[*(spool_sensor(source) for source in SOURCES), airtable_publish_sensor],
     resources={
         "mirror": MirrorResource(),
         **{source: VendorResource(source=source) for source in SOURCES},

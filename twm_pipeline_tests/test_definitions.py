@@ -9,6 +9,8 @@ from twm_pipeline.sync.engine import STREAMS
 
 TABLES = {f"{source}/{stream}": source for source, streams in STREAMS.items() for stream in streams}
 
+PUBLISHED = {"airtable/tasks": "airtable", "airtable/emails": "airtable"}
+
 
 @pytest.fixture(scope="module")
 def graph():
@@ -32,7 +34,13 @@ def test_loading_needs_no_settings_and_reaches_nothing():
 def test_every_table_is_an_asset_of_its_vendors_group(graph):
     assert {
         key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys
-    } == TABLES
+    } == TABLES | PUBLISHED
+
+
+def test_what_is_published_comes_from_the_tables_that_it_shows(graph):
+    parents = graph.get(dg.AssetKey(["airtable", "emails"])).parent_keys
+
+    assert {key.to_user_string() for key in parents} == {"missive/emails", "missive/conversations"}
 
 
 def test_the_apis_are_external(graph):
@@ -40,7 +48,7 @@ def test_the_apis_are_external(graph):
     assert graph.get(dg.AssetKey(["teamwork", "tasks"])).parent_keys == {dg.AssetKey(["teamwork", "api"])}
 
 
-@pytest.mark.parametrize("key", [*TABLES, "teamwork/api", "missive/api"])
+@pytest.mark.parametrize("key", [*TABLES, *PUBLISHED, "teamwork/api", "missive/api"])
 def test_every_asset_explains_itself(graph, key):
     asset = graph.get(dg.AssetKey(key.split("/")))
 
@@ -59,8 +67,14 @@ def test_jobs_and_schedules_have_their_names():
         "__ASSET_JOB",
         "teamwork_sync",
         "missive_sync",
+        "airtable_publish",
         "reconcile",
         "webhooks_check",
+    }
+    assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
+        "teamwork_spool_sensor": "RUNNING",
+        "missive_spool_sensor": "RUNNING",
+        "airtable_publish_sensor": "RUNNING",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
         "teamwork_poll_schedule": "RUNNING",
@@ -70,7 +84,9 @@ def test_jobs_and_schedules_have_their_names():
     }
 
 
-@pytest.mark.parametrize("name", ["teamwork_sync", "missive_sync", "reconcile", "webhooks_check"])
+@pytest.mark.parametrize(
+    "name", ["teamwork_sync", "missive_sync", "airtable_publish", "reconcile", "webhooks_check"]
+)
 def test_jobs_run_in_one_process_and_have_an_end(name):
     job = defs.resolve_job_def(name)
 

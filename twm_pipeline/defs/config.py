@@ -66,6 +66,15 @@ class SyncConfig(dg.Config):
         )
 
 
+class PublishConfig(dg.Config):
+    """How to publish. Without any of it: what differs, once."""
+
+    window_seconds: float = Field(
+        default=0.0, ge=0, le=86_400, description="How long to go on listening for changes; 0: once"
+    )
+    resume: bool = Field(default=False, description="Ask Airtable again after its monthly quota was used up")
+
+
 class ReconcileConfig(dg.Config):
     """How to sweep."""
 

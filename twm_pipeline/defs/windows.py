@@ -10,12 +10,14 @@ import dagster as dg
 from twm_pipeline.db import connect_database
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME, WINDOW
 from twm_pipeline.errors import TwmError
-from twm_pipeline.records import Source
+from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.settings import Settings
 from twm_pipeline.sync.window import holds_window
 
 MARGIN_SECONDS = 300
 """How much longer than its window a run may take before it counts as lost."""
+FAILURE_PAUSE_SECONDS = 60
+"""So long after a failed run a sensor opens no other window: what failed it is hardly mended sooner."""
 LOST_SECONDS = 120
 """After so long a window has its lock, or its process was killed."""
 LOST = "The process of this run is gone: nobody holds the lock of its window."
@@ -24,7 +26,12 @@ WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 ALIVE = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 
-def window_request(settings: Settings, source: Source) -> dg.RunRequest:
+def job_of(origin: Origin) -> str:
+    """Return the name of the job whose runs keep the windows of *origin* open."""
+    return "airtable_publish" if origin == "airtable" else f"{origin}_sync"
+
+
+def window_request(settings: Settings, source: Origin) -> dg.RunRequest:
     """Return the request for a run that keeps a window open; it has no run key, as each is a new one."""
     seconds = settings.sync_window_seconds
     return dg.RunRequest(
@@ -38,7 +45,7 @@ def window_request(settings: Settings, source: Source) -> dg.RunRequest:
 
 
 def why_no_window(
-    instance: dg.DagsterInstance, settings: Settings, source: Source, *, lead_seconds: float
+    instance: dg.DagsterInstance, settings: Settings, source: Origin, *, lead_seconds: float
 ) -> str | None:
     """Return why *source* needs no further window now, or None; runs that are lost are ended on the way.
 
@@ -48,7 +55,7 @@ def why_no_window(
         source: The vendor.
         lead_seconds: So long before a window ends its successor may be queued; a short window has none.
     """
-    runs = runs_of(instance, f"{source}_sync", tags={WINDOW: source})
+    runs = runs_of(instance, job_of(source), tags={WINDOW: source})
     held = _is_held(settings, source)
     lost = [] if held else [record for record in runs if is_lost(record)]
     for record in lost:
@@ -57,7 +64,8 @@ def why_no_window(
     lead = lead_seconds if settings.sync_window_seconds > 2 * lead_seconds else 0.0
     busy = why_not(runs, lead=lead)
     if busy is None and held and not runs:
-        busy = f"Another process, such as `twm sync`, is reading {source.capitalize()}."
+        doing = "publishing to" if source == "airtable" else "reading"
+        busy = f"Another process, such as `twm sync`, is {doing} {source.capitalize()}."
     return busy
 
 
@@ -91,6 +99,26 @@ def why_not(runs: Sequence[dg.RunRecord], *, lead: float = 0, now: datetime | No
     return None
 
 
+def why_pause(
+    instance: dg.DagsterInstance,
+    source: Origin,
+    *,
+    seconds: float = FAILURE_PAUSE_SECONDS,
+    now: datetime | None = None,
+) -> str | None:
+    """Return why to wait because the last window of *source* failed a moment ago, or None."""
+    wanted = dg.RunsFilter(job_name=job_of(source), tags={WINDOW: source})
+    records = instance.get_run_records(wanted, limit=1)
+    if not records or records[0].dagster_run.status != dg.DagsterRunStatus.FAILURE:
+        return None
+    record = records[0]
+    age = (now or datetime.now(UTC)).timestamp() - (record.end_time or record.create_timestamp.timestamp())
+    if age >= seconds:
+        return None
+    name = f"Run {record.dagster_run.run_id[:8]} of {job_of(source)}"
+    return f"{name} failed {age:.0f} s ago; the next one is tried {seconds:.0f} s after it."
+
+
 def is_lost(record: dg.RunRecord, *, now: datetime | None = None) -> bool:
     """Return whether a window's run has been under way for a while, though nobody holds its lock."""
     now = now or datetime.now(UTC)
@@ -100,7 +128,7 @@ def is_lost(record: dg.RunRecord, *, now: datetime | None = None) -> bool:
     return now.timestamp() - started > LOST_SECONDS
 
 
-def _is_held(settings: Settings, source: Source) -> bool:
+def _is_held(settings: Settings, source: Origin) -> bool:
     """Return whether somebody holds the window's lock; without an answer it counts as held."""
     try:
         engine = connect_database(settings)

@@ -93,6 +93,14 @@ def save_published(connection: Connection, base: str, view: str, rows: Iterable[
         )
 
 
+def count_published(connection: Connection, base: str, view: str) -> int:
+    """Return how many rows have a record."""
+    query = text(
+        "SELECT count(*) FROM twm.published WHERE base = :base AND view = :view AND record_id IS NOT NULL"
+    )
+    return int(connection.execute(query, {"base": base, "view": view}).scalar_one())
+
+
 def forget_published(connection: Connection, base: str, view: str, ids: Sequence[str]) -> None:
     """Forget rows that are shown no longer and whose record is removed."""
     connection.execute(

@@ -159,3 +159,15 @@ def test_ten_thousand_entries_are_listed_and_none_is_opened(deployment, monkeypa
 
     assert waiting.new == 10_001
     assert opened == []
+
+
+def test_a_window_that_failed_a_moment_ago_is_not_followed_by_another_at_once(deployment):
+    deployment.set(teamwork_api_key=SecretStr("wrong"))
+    deliver(deployment)
+    failed = deployment.run("teamwork_sync", tags={"twm/window": "teamwork"})
+    assert not failed.success
+
+    answer = skipped(deployment)
+
+    assert f"Run {failed.run_id[:8]} of teamwork_sync failed" in answer
+    assert "the next one is tried 60 s after it" in answer

@@ -1,0 +1,280 @@
+"""The two tables in Airtable as assets, the job that publishes them, and the sensor that starts it."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import get_args
+
+import dagster as dg
+from sqlalchemy import Connection, text
+
+from twm_pipeline.airtable.fields import KEYS, Key
+from twm_pipeline.db import connect_database
+from twm_pipeline.defs.config import PublishConfig
+from twm_pipeline.defs.failures import as_failures
+from twm_pipeline.defs.interrupts import StopRequest, ending_gently
+from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
+from twm_pipeline.defs.ledger import BUSY_SECONDS, QUIET_SECONDS
+from twm_pipeline.defs.resources import MirrorResource
+from twm_pipeline.defs.sensors import INTERVAL_SECONDS, LEAD_SECONDS
+from twm_pipeline.defs.windows import why_no_window, why_pause, window_request
+from twm_pipeline.errors import TwmError, WindowClosedError
+from twm_pipeline.mirror.changelog import count_changes
+from twm_pipeline.mirror.published import count_published, load_publication, month_of_calls
+from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.sync.publish import PublishReport
+from twm_pipeline.sync.publishing import PublishWindow
+
+FAILURE_PAUSE_SECONDS = 300
+"""What fails a publication is mostly to be mended in Airtable, by a person."""
+
+_SOURCES: dict[Key, tuple[str, ...]] = {
+    "tasks": ("tasks", "projects", "tasklists", "people", "tags", "companies", "teams"),
+    "emails": ("emails", "conversations"),
+}
+_DESCRIPTIONS: dict[Key, str] = {
+    "tasks": "The table of tasks in Airtable, as `public.tasks` shows them; deleted ones are marked as such.",
+    "emails": "The table of e-mails in Airtable, as `public.emails` shows them, a field for each category.",
+}
+_HOW = " Only rows that differ from what was last published are sent, ten a call, within five calls a second."
+
+
+def why_not_publishing(settings: Settings) -> str | None:
+    """Return what to set before anything is published, or None if it can be."""
+    if not settings.publishes:
+        return "Publishing is switched off: DB_BACKEND is postgres; `both` publishes to Airtable."
+    if not settings.can_publish:
+        return "Publishing is switched off: set AIRTABLE_API_KEY and AIRTABLE_BASE_ID in .env."
+    return None
+
+
+def _spec(view: Key) -> dg.AssetSpec:
+    vendor = "teamwork" if view == "tasks" else "missive"
+    return dg.AssetSpec(
+        key=["airtable", view],
+        deps=[dg.AssetKey([vendor, stream]) for stream in _SOURCES[view]],
+        group_name="airtable",
+        description=_DESCRIPTIONS[view] + _HOW,
+        kinds={"airtable"},
+        owners=["team:operations"],
+        skippable=True,
+    )
+
+
+@dg.multi_asset(
+    name="airtable_window",
+    specs=[_spec(view) for view in KEYS],
+    can_subset=True,
+    required_resource_keys={"mirror"},
+    description="Publishes what differs once, or listens for changes during a window.",
+)
+def airtable_assets(
+    context: dg.AssetExecutionContext, config: PublishConfig
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Publish the selected tables."""
+    mirror: MirrorResource = context.resources.mirror
+    results: list[dg.MaterializeResult[None]] = []
+    with ending_gently() as stop, as_failures():
+        settings = mirror.settings()
+        if (reason := why_not_publishing(settings)) is not None:
+            context.log.warning(reason)
+            return
+        selected = {key.path[-1] for key in context.selected_asset_keys}
+        views = tuple(view for view in KEYS if view in selected)
+        with mirror.opened(context.log) as engine:
+            window = PublishWindow(
+                engine=engine,
+                settings=settings,
+                seconds=config.window_seconds,
+                views=views,
+                resume=config.resume,
+            )
+            results = _publish(context, window, stop)
+    yield from results
+
+
+airtable_publish = dg.define_asset_job(
+    "airtable_publish",
+    selection=dg.AssetSelection.assets(*(["airtable", view] for view in KEYS)),
+    description="Publishes to Airtable what differs: once, or during a window.",
+    tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
+    executor_def=dg.in_process_executor,
+)
+
+
+def _publish(
+    context: dg.AssetExecutionContext, window: PublishWindow, stop: StopRequest
+) -> list[dg.MaterializeResult[None]]:
+    """Run *window* to its end; return the last materialization of each table."""
+    base = str(window.settings.airtable_base_id)
+
+    def metadata(view: Key, figures: PublishReport) -> dict[str, int | float]:
+        with window.engine.connect() as connection:
+            records = count_published(connection, base, view)
+        return {"dagster/row_count": records, **_numbers(figures)}
+
+    def log(view: Key, figures: PublishReport) -> None:
+        context.log_event(
+            dg.AssetMaterialization(asset_key=["airtable", view], metadata=metadata(view, figures))
+        )
+
+    ledger = PublishLedger(window.views, log=log)
+
+    def wait(seconds: float) -> None:
+        stop.sleep(seconds)
+        ledger.log_due()
+
+    def on_report(reports: dict[Key, PublishReport]) -> None:
+        ledger.note_reports(reports)
+        for view, report in reports.items():
+            for problem in report.problems:
+                context.log.warning("airtable/%s: %s", view, problem)
+
+    window.on_report, window.on_commit = on_report, ledger.note_commit
+    window.should_stop, window.wait = stop.check, wait
+    try:
+        ran = window.run()
+    except WindowClosedError:
+        ledger.log_changes()
+        if not stop.requested or window.seconds == 0:
+            raise
+        ran = True
+    except KeyboardInterrupt:
+        ledger.log_changes()
+        raise
+    if not ran:
+        context.log.info("Another process publishes already; this run is not needed.")
+        return []
+    return [
+        dg.MaterializeResult(asset_key=["airtable", view], metadata=metadata(view, figures))
+        for view, figures in ledger.close().items()
+    ]
+
+
+def _numbers(report: PublishReport) -> dict[str, int | float]:
+    values = {item.name: getattr(report, item.name) for item in fields(report)}
+    return {name: round(value, 3) for name, value in values.items() if isinstance(value, int | float)}
+
+
+@dataclass
+class PublishLedger:
+    """Sums up what was published and says when a materialization is due (see `ledger.Ledger`).
+
+    Args:
+        views: The selected ones.
+        log: Writes the materialization of a view.
+        clock: Replaced by tests.
+    """
+
+    views: Iterable[Key]
+    log: Callable[[Key, PublishReport], None]
+    clock: Callable[[], float] = time.monotonic
+    _finished: dict[Key, PublishReport] = field(default_factory=dict)
+    _current: dict[Key, PublishReport] = field(default_factory=dict)
+    _logged: dict[Key, PublishReport] = field(default_factory=dict)
+    _logged_at: dict[Key, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for view in self.views:
+            self._finished[view], self._logged[view] = PublishReport(), PublishReport()
+            self._logged_at[view] = self.clock()
+
+    def note_commit(self, view: Key, report: PublishReport) -> None:
+        """Take over the figures of a look that goes on, and log what is due."""
+        self._current[view] = report
+        self.log_due()
+
+    def note_reports(self, reports: dict[Key, PublishReport]) -> None:
+        """Add the figures of a look that has ended, and log what is due."""
+        for view, report in reports.items():
+            self._finished[view] = _combined(self._finished[view], report)
+            self._current.pop(view, None)
+        self.log_due()
+
+    def log_due(self) -> None:
+        """Log the tables whose time has come: every few seconds while records change, else once a minute."""
+        for view, at in self._logged_at.items():
+            changed = self._pending(view).written or self._pending(view).set_aside
+            if self.clock() - at >= (BUSY_SECONDS if changed else QUIET_SECONDS):
+                self.log(view, self._close(view))
+
+    def log_changes(self) -> None:
+        """Log at once whatever has changed and is not logged yet."""
+        for view in self._logged_at:
+            if self._pending(view).written or self._pending(view).set_aside:
+                self.log(view, self._close(view))
+
+    def close(self) -> dict[Key, PublishReport]:
+        """Return the last interval of every table."""
+        return {view: self._close(view) for view in self._logged_at}
+
+    def _total(self, view: Key) -> PublishReport:
+        return _combined(self._finished[view], self._current.get(view, PublishReport()))
+
+    def _pending(self, view: Key) -> PublishReport:
+        return _combined(self._total(view), self._logged[view], sign=-1)
+
+    def _close(self, view: Key) -> PublishReport:
+        pending = self._pending(view)
+        self._logged[view], self._logged_at[view] = self._total(view), self.clock()
+        return pending
+
+
+def _combined(one: PublishReport, other: PublishReport, *, sign: int = 1) -> PublishReport:
+    """Return the figures of *one* plus (or minus) those of *other*."""
+    names = [item.name for item in fields(PublishReport) if item.name != "problems"]
+    return PublishReport(**{name: getattr(one, name) + sign * getattr(other, name) for name in names})
+
+
+@dg.sensor(
+    name="airtable_publish_sensor",
+    job=airtable_publish,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Opens a window that publishes to Airtable when rows have changed and none is open.",
+)
+def airtable_publish_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Look for changes to publish."""
+    settings = load_settings()
+    if (reason := why_not_publishing(settings)) is not None:
+        return dg.SkipReason(reason)
+    waiting, reason = _look(settings)
+    if reason is not None:
+        return dg.SkipReason(reason)
+    busy = why_pause(context.instance, "airtable", seconds=FAILURE_PAUSE_SECONDS) or why_no_window(
+        context.instance, settings, "airtable", lead_seconds=LEAD_SECONDS
+    )
+    if busy is not None:
+        return dg.SkipReason(f"{waiting} {busy}")
+    return window_request(settings, "airtable")
+
+
+def _look(settings: Settings) -> tuple[str, str | None]:
+    """Return what waits to be published, in words, and why nothing is to be done about it."""
+    base = str(settings.airtable_base_id)
+    try:
+        engine = connect_database(settings)
+    except TwmError as error:
+        return "", str(error)
+    try:
+        with engine.connect() as connection:
+            if not connection.scalar(text("SELECT to_regclass('twm.publications') IS NOT NULL")):
+                return "", "Nothing has been read yet; there is nothing to publish."
+            return _waiting(connection, base)
+    finally:
+        engine.dispose()
+
+
+def _waiting(connection: Connection, base: str) -> tuple[str, str | None]:
+    calls, exhausted = month_of_calls(connection, base)
+    if exhausted:
+        return "", (
+            f"Airtable's monthly quota is used up ({calls:,} calls of ours this month); after raising it:"
+            " twm sync airtable"
+        )
+    if not all(load_publication(connection, base, view).is_compared for view in get_args(Key)):
+        return "Everything is to be compared with what was published.", None
+    count = sum(count_changes(connection, view) for view in get_args(Key))
+    if not count:
+        return "", "Everything that changed is published."
+    return f"{count} changes wait to be published.", None
