@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pyairtable import Api
-from pyairtable.formulas import EQ, OR, RECORD_ID, Field, Formula
 from pydantic import ValidationError
 
 from twm_pipeline.airtable.fields import FoundField, FoundTable
@@ -21,6 +19,7 @@ from twm_pipeline.http import CONNECT_SECONDS, READ_SECONDS
 
 if TYPE_CHECKING:
     from pyairtable import Table
+    from pyairtable.formulas import Formula
 
     from twm_pipeline.settings import Settings
 
@@ -86,6 +85,8 @@ class AirtableClient:
         should_stop: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        from pyairtable import Api  # noqa: PLC0415 - takes a quarter of a second, which other runs are spared
+
         token, base_id = settings.airtable_api_key, settings.airtable_base_id
         if token is None or base_id is None:
             msg = "Airtable is switched off: set AIRTABLE_API_KEY and AIRTABLE_BASE_ID in .env."
@@ -239,7 +240,7 @@ class AirtableClient:
         self, table_id: str, record_ids: Sequence[str], *, fields: Sequence[str]
     ) -> list[FoundRecord]:
         """Return those of at most a hundred records that are there."""
-        return self._select(table_id, [EQ(RECORD_ID(), identity) for identity in record_ids], fields)
+        return self._select(table_id, None, record_ids, fields)
 
     def find_by_key(
         self, table_id: str, key_field: str, keys: Sequence[str], *, fields: Sequence[str]
@@ -252,14 +253,19 @@ class AirtableClient:
             keys: The keys.
             fields: Ids of the fields wanted.
         """
-        return self._select(table_id, [EQ(Field(key_field), key) for key in keys], fields)
+        return self._select(table_id, key_field, keys, fields)
 
     def _select(
-        self, table_id: str, conditions: Sequence[Formula], fields: Sequence[str]
+        self, table_id: str, key_field: str | None, values: Sequence[str], fields: Sequence[str]
     ) -> list[FoundRecord]:
-        if not conditions:
+        """Return the records with one of *values* in a field, or as their id."""
+        from pyairtable.formulas import EQ, OR, RECORD_ID, Field  # noqa: PLC0415 - as in the beginning
+
+        if not values:
             return []
-        pages = self.list_records(table_id, fields=fields, formula=OR(*conditions))
+        subject = RECORD_ID() if key_field is None else Field(key_field)
+        formula = OR(*(EQ(subject, value) for value in values))
+        pages = self.list_records(table_id, fields=fields, formula=formula)
         return list({record.id: record for page in pages for record in page}.values())
 
     def upload_attachment(

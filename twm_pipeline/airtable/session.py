@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import orjson
 import requests
 import urllib3
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
@@ -99,6 +100,13 @@ class AirtableSession(requests.Session):
         # Not as a header only: an entry in the user's netrc would replace it.
         self.auth: AuthBase = BearerAuth(token)
         self.trust_env = not is_loopback(url)
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Return the request with its JSON in UTF-8: a third of what requests' own escapes would take."""
+        if request.json is not None:
+            request.data, request.json = orjson.dumps(request.json), None
+            request.headers = {**request.headers, "Content-Type": "application/json"}
+        return super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as in requests
         """Return a complete answer in Airtable's JSON.
