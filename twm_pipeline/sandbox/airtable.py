@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import unquote
 
@@ -111,7 +112,8 @@ class Airtable(Vendor):
             endpoint, names = self._find(request)
             self.quota.charge(meta=endpoint.is_meta)
             base = self._let_in(endpoint, names)
-            return JSON(endpoint.answer(Call(base=base, names=names, request=request, body=body)))
+            found = endpoint.answer(Call(base=base, names=names, request=request, body=body))
+            return JSON(await found if isinstance(found, Awaitable) else found)
         except RefusedError as error:
             return self._refusal(error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,7 @@ class Endpoint:
 
     method: str
     path: str
-    answer: Callable[[Call], dict[str, Any]]
+    answer: Callable[[Call], dict[str, Any] | Awaitable[dict[str, Any]]]
     scope: str | None = None
     role: str = "read"
     upload: bool = False

@@ -240,9 +240,8 @@ class AirtableActions:
             time_zone: Of the columns with a time.
             categories: Names of columns for categories.
         """
-        tables = build_old_base(
-            self.base, self._rules, time_zone=time_zone, categories=categories, now=self.now
-        )
+        options: dict[str, Any] = {"time_zone": time_zone, "categories": categories, "now": self.now}
+        tables = self._checked(lambda: build_old_base(self.base, self._rules, **options))
         for name, table in tables.items():
             fill(self.base, table, self._old_rows(name)[:rows], now=self.now)
         return {name: len(table.records) for name, table in tables.items()}

@@ -28,6 +28,9 @@ class FormulaError(Exception):
     """A formula that cannot be read, or a value that it cannot be applied to."""
 
 
+ERRORS = (FormulaError, TypeError, ValueError, ZeroDivisionError, OverflowError, re.error)
+
+
 def compile_formula(text: str, *, knows: Callable[[str], bool]) -> Node:
     """Return a formula ready to be applied to rows.
 
@@ -49,7 +52,7 @@ def holds(formula: Node, row: Row) -> bool:
     """Say whether a formula is true for a row; an error in it is not."""
     try:
         return is_true(formula(row))
-    except (FormulaError, TypeError, ValueError, ZeroDivisionError, OverflowError):
+    except (*ERRORS, RecursionError):
         return False
 
 
@@ -98,9 +101,9 @@ class Parser:
 
     def _single(self) -> Node:
         if self._next("-"):
-            return applied(lambda value: -number(value), self._single())
+            return applied(lambda value: -number(value), self._nested(self._single))
         if self._next("("):
-            node = self._nested()
+            node = self._nested(self._comparison)
             self._close()
             return node
         if not self._tokens or self._tokens[0][0] == "sign":
@@ -113,11 +116,11 @@ class Parser:
         value: Value = float(token) if kind == "number" else token
         return lambda _: value
 
-    def _nested(self) -> Node:
+    def _nested(self, inside: Callable[[], Node]) -> Node:
         self._depth += 1
         if self._depth > DEEPEST:
             raise FormulaError("nested too deeply")
-        node = self._comparison()
+        node = inside()
         self._depth -= 1
         return node
 
@@ -133,9 +136,9 @@ class Parser:
     def _call(self, name: str) -> Node:
         arguments: list[Node] = []
         if not self._next(")"):
-            arguments.append(self._nested())
+            arguments.append(self._nested(self._comparison))
             while self._next(","):
-                arguments.append(self._nested())
+                arguments.append(self._nested(self._comparison))
             self._close()
         if name in SPECIAL and not arguments:
             return lambda row: row(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from twm_pipeline.sandbox.airtable_account import Account, Call, Endpoint
@@ -128,13 +129,16 @@ class Records:
             cells = writer.emptied(record, cells)
         return self._apply(call, writer, batch, [Change(record=record, cells=cells)])
 
-    def _update_all(self, call: Call) -> Row:
+    def _update_all(self, call: Call) -> Row | Awaitable[Row]:
         table = find_table(call)
         batch = parse_updates(call.json())
         writer = self._writer(call, table, batch)
         replace = call.request.method == "PUT"
         if batch.merge_on is not None:
             changes = plan_upsert(writer, batch, replace=replace)
+            milliseconds = int(self.account.answers["airtable.upsert_race_milliseconds"])
+            if milliseconds:
+                return self._apply_late(call, writer, batch, changes, seconds=milliseconds / 1000)
             return self._apply(call, writer, batch, changes)
         changes = []
         for key, fields in batch.entries:
@@ -153,6 +157,16 @@ class Records:
         return Writer(
             call.base, table, writing=writing, now=account.clock.time(), most_records=account.most_records
         )
+
+    async def _apply_late(
+        self, call: Call, writer: Writer, batch: Batch, changes: list[Change], *, seconds: float
+    ) -> Row:
+        """Let other requests come between looking for matches and writing."""
+        await asyncio.sleep(seconds)
+        for change in changes:
+            if change.record is not None:
+                writer.named(change.record.id)
+        return self._apply(call, writer, batch, changes)
 
     def _apply(self, call: Call, writer: Writer, batch: Batch, changes: list[Change]) -> Row:
         details = self.account.files.details(new_attachments(changes))

@@ -8,7 +8,7 @@ from typing import Any
 
 from twm_pipeline.sandbox.airtable_cells import READ_ONLY_VALUES
 from twm_pipeline.sandbox.airtable_errors import RefusedError
-from twm_pipeline.sandbox.airtable_formula import FormulaError, Value, compile_formula, moment
+from twm_pipeline.sandbox.airtable_formula import ERRORS, Value, compile_formula, moment
 from twm_pipeline.sandbox.airtable_formula import Row as FormulaRow
 from twm_pipeline.sandbox.airtable_store import Attachment, Base, Cell, Field, Record, Table, timestamp
 
@@ -64,7 +64,7 @@ def formula_cell(base: Base, table: Table, record: Record, item: Field) -> Cell:
         value = node(formula_row(base, table, record))
     except RefusedError:
         return None
-    except (FormulaError, TypeError, ValueError, ZeroDivisionError):
+    except (*ERRORS, RecursionError):
         return {"error": "#ERROR!"}
     if isinstance(value, datetime):
         return timestamp(value.timestamp())

@@ -93,6 +93,7 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "airtable.number_rounding": ("kept", "rounded"),
     # Airtable: upserts and batches.
     "airtable.equal_keys": ("duplicates", "refused"),
+    "airtable.upsert_race_milliseconds": (0, 50),
     "airtable.several_matches": ("INVALID_REQUEST_UNKNOWN", "INVALID_RECORDS"),
     "airtable.missing_in_batch": ("422", "404"),
     "airtable.missing_record": ("MODEL_ID_NOT_FOUND", "NOT_FOUND"),

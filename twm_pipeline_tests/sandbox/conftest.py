@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
+from twm_pipeline_tests.sandbox.airtable_clients import AirtableClient
 from twm_pipeline_tests.sandbox.clients import MissiveClient, TeamworkClient
 from twm_pipeline_tests.sandbox.receivers import Receiver
 
@@ -50,6 +51,12 @@ def teamwork(box: Sandbox) -> Iterator[TeamworkClient]:
 @pytest.fixture
 def missive(box: Sandbox) -> Iterator[MissiveClient]:
     with MissiveClient(box) as client:
+        yield client
+
+
+@pytest.fixture
+def airtable(start: Start) -> Iterator[AirtableClient]:
+    with AirtableClient(start(tasks=3, conversations=3)) as client:
         yield client
 
 
