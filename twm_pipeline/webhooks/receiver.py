@@ -7,8 +7,6 @@ ends in a 5xx but 503, which says when to come again.
 from __future__ import annotations
 
 import contextlib
-import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
-from twm_pipeline.errors import ConfigError, DeliveryError, SpoolError, place_of
+from twm_pipeline.errors import DeliveryError, SpoolError, place_of
 from twm_pipeline.records import SOURCES, Hint, Source
 from twm_pipeline.sources import missive_deliveries, teamwork_deliveries
 from twm_pipeline.spool import Envelope, Spool
+from twm_pipeline.webhooks.current import CurrentSecrets
 from twm_pipeline.webhooks.intake import Intake
 from twm_pipeline.webhooks.refusals import Refusals
-from twm_pipeline.webhooks.secrets import HookSecrets, file_of
 from twm_pipeline.webhooks.signatures import (
     MISSIVE_HEADER,
     TEAMWORK_HEADER,
@@ -36,62 +34,21 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from twm_pipeline.settings import Settings
-
-logger = logging.getLogger(__name__)
+    from twm_pipeline.webhooks.secrets import HookSecrets
 
 MOST_BODY_BYTES = 2 << 20
 MOST_BODIES_BYTES = 64 << 20
 """Bound of all bodies that are being received: who sends them is known only when they are complete."""
+SMALL_BODY_BYTES = 64 << 10
+"""Never put off for the size of others: most deliveries are smaller."""
 RETRY_AFTER_SECONDS = 60
 KEPT_HEADERS = ("content-type", "x-projects-event", "x-projects-delivery", "user-agent")
 KEPT_CHARACTERS = 200
 LENGTH_DIGITS = 10
-TRUSTED_SECONDS = 1.0
 
 
 class Disconnected(Exception):  # noqa: N818 - no error: the sender is gone
     """Nobody is left to answer."""
-
-
-class Secrets:
-    """The webhooks' secrets as they are on disk.
-
-    Args:
-        settings: Of the deployment.
-
-    Raises:
-        ConfigError: If their file cannot be used.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._known = HookSecrets.load(settings)
-        self._stamp = _stamp_of(settings)
-        self._looked_at = time.monotonic()
-
-    def known(self) -> HookSecrets:
-        """Return the secrets as they were within the last second."""
-        return self._known if time.monotonic() - self._looked_at < TRUSTED_SECONDS else self.now()
-
-    def now(self) -> HookSecrets:
-        """Return the secrets, read again if their file changed; a damaged one leaves the last good ones."""
-        self._looked_at = time.monotonic()
-        stamp = _stamp_of(self._settings)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._known = HookSecrets.load(self._settings)
-            except ConfigError as error:
-                logger.error("The webhooks' secrets stay as they were: %s", error)  # noqa: TRY400 - its text says all
-        return self._known
-
-
-def _stamp_of(settings: Settings) -> tuple[int, int] | None:
-    try:
-        status = file_of(settings).stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +100,7 @@ class Receiver:
             source: Spool(settings.spool_folder, source, reserve_bytes=reserve) for source in SOURCES
         }
         self.intake = Intake(self.spools)
-        self.secrets = Secrets(settings)
+        self.secrets = CurrentSecrets(settings)
         self.refusals = Refusals()
         self.allows_unsigned = settings.allow_unsigned_webhooks
         self.reserve_bytes = reserve
@@ -274,7 +231,7 @@ class Hook:
 
     def _check_room(self, size: int) -> None:
         _check_size(size)
-        if self.receiver.bodies_bytes > MOST_BODIES_BYTES:
+        if size > SMALL_BODY_BYTES and self.receiver.bodies_bytes > MOST_BODIES_BYTES:
             msg = "too many bodies at once"
             raise DeliveryError(msg, status=503)
 

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from twm_pipeline.errors import ConfigError
+from twm_pipeline.webhooks import current
 from twm_pipeline.webhooks import receiver as receiver_module
 from twm_pipeline.webhooks.refusals import Refusals
 from twm_pipeline.webhooks.secrets import HookSecrets, file_of
@@ -135,7 +136,7 @@ def test_a_path_made_by_another_process_counts_at_once(receiver, settings):
 
 
 def test_a_damaged_file_of_secrets_leaves_the_last_good_ones(own_receiver, caplog, monkeypatch):
-    monkeypatch.setattr(receiver_module, "TRUSTED_SECONDS", 0)
+    monkeypatch.setattr(current, "TRUSTED_SECONDS", 0)
     file_of(own_receiver.settings).write_text("{")
 
     assert own_receiver.send(SIGNED[0]).status == 200
@@ -269,14 +270,16 @@ def test_a_body_that_is_announced_too_large_is_not_waited_for(receiver):
         assert connection.ask(head).status == 413
 
 
-def test_too_many_bodies_at_once_are_put_off(receiver, monkeypatch):
+def test_too_many_bodies_at_once_put_large_ones_off(receiver, monkeypatch):
     monkeypatch.setattr(receiver_module, "MOST_BODIES_BYTES", 100)
+    large = replace(task_delivery(1), body=task_body_of(receiver_module.SMALL_BODY_BYTES + 1)).signed()
 
-    answer = receiver.send(task_delivery(1))
+    answer = receiver.send(large)
 
     assert answer.status == 503
     assert answer.headers["retry-after"] == "60"
     assert nothing_is_kept(receiver.settings)
+    assert receiver.send(task_delivery(2)).status == 200
 
 
 def test_without_room_everything_is_put_off(tmp_path):
