@@ -27,6 +27,11 @@ SUMMED = (
     "answers_429",
     "seconds",
     "waited_for_budget_seconds",
+    "compared",
+    "created",
+    "updated",
+    "removed",
+    "calls",
 )
 """Figures of a materialization's interval; the others are states, of which the last one counts."""
 OF_THE_SOURCE = ("requests", "repeated_requests", "answers_429", "seconds", "waited_for_budget_seconds")

@@ -27,6 +27,7 @@ from twm_pipeline.settings import PROJECT_DIR, Settings
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sources.teamwork import TeamworkSource
 from twm_pipeline.sync.engine import configured_sources, open_pass
+from twm_pipeline.sync.publishing import examine_base
 
 OLDEST_POSTGRESQL = 14
 LEAST_FREE_BYTES = 1 << 30
@@ -112,7 +113,8 @@ def examine(settings: Settings) -> list[Finding]:
         database = list(_database(engine))
         reachable = all(item.verdict != "wrong" for item in database)
         vendors = [_vendor(engine, settings, source) for source in SOURCES] if reachable else []
-        return [*database, *vendors, *findings, *_dagster(settings)]
+        base = [_airtable(engine, settings)] if reachable else []
+        return [*database, *vendors, *base, *findings, *_dagster(settings)]
     finally:
         engine.dispose()
 
@@ -167,6 +169,22 @@ def _vendor(engine: Engine, settings: Settings, source: Source) -> Finding:
             return _missive(MissiveSource(work.session))
     except TwmError as error:
         return Finding(source, "wrong", str(error))
+
+
+def _airtable(engine: Engine, settings: Settings) -> Finding:
+    """Return whether the base can be published to; nothing is written."""
+    if not settings.publishes:
+        return Finding("airtable", "off", "DB_BACKEND is postgres; `both` publishes the mirror to Airtable")
+    if not settings.can_publish:
+        return Finding("airtable", "off", "AIRTABLE_API_KEY and AIRTABLE_BASE_ID are not both set")
+    try:
+        access = examine_base(engine, settings)
+    except TwmError as error:
+        return Finding("airtable", "wrong", str(error))
+    if access.problems:
+        return Finding("airtable", "wrong", "; ".join(access.problems))
+    made = "; ".join(map(str, access.actions))
+    return Finding("airtable", "ok", f"the base can be published to{': first, ' + made if made else ''}")
 
 
 def _teamwork(api: TeamworkSource) -> Finding:

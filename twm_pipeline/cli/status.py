@@ -14,7 +14,7 @@ from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.output import print_table, say, span
 from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
 from twm_pipeline.db import embedded_server
-from twm_pipeline.mirror.status import read_status
+from twm_pipeline.mirror.status import read_publishing, read_status
 from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.drain import spool_of
@@ -51,6 +51,8 @@ def status(
     for source in sources:
         if source["configured"] or source["account"]:
             _show(source)
+    if "airtable" in found:
+        _show_airtable(found["airtable"])
     _show_database(found["database"])
 
 
@@ -77,7 +79,10 @@ def collect(settings: Settings) -> Json:
             }
             for source in SOURCES
         ]
-        return {"sources": sources, "database": _database(settings, engine.url)}
+        found: Json = {"sources": sources, "database": _database(settings, engine.url)}
+        if settings.publishes and settings.can_publish:
+            found["airtable"] = read_publishing(connection, str(settings.airtable_base_id))
+        return found
 
 
 def _spool(settings: Settings, source: Source) -> Json:
@@ -108,6 +113,16 @@ def _show_spool(spool: Json) -> None:
         words.append(f"{spool['dead']:,} dead (twm queue list)")
     if words:
         say(f"  Deliveries: {', '.join(words)}")
+
+
+def _show_airtable(found: Json) -> None:
+    used_up = " · THE MONTHLY QUOTA IS USED UP" if found["exhausted"] else ""
+    say(f"AIRTABLE  {found['base']} · {found['calls']:,} calls this month{used_up}")
+    columns = ("  table", "records", "changes waiting", "last published", "compared")
+    names = ("view", "records", "waiting", "published_at", "compared_at")
+    print_table("", columns, _indented([tuple(view[name] for name in names) for view in found["views"]]))
+    say("")
+    _show_set_aside(found["set_aside"])
 
 
 def _show_database(database: Json) -> None:

@@ -16,9 +16,11 @@ from twm_pipeline.sync.engine import configured_sources
 LONGEST_RUN_SECONDS = 7 * 86_400
 """A first import takes as long as the vendor's budget makes it; nobody is to end it halfway."""
 
-HELP = """Read what changed, now: one pass of each source, until nothing is left to read.
+PUBLISHED = ("compared", "created", "updated", "removed", "set_aside", "calls")
 
-Examples: twm sync · twm sync teamwork --since 01.03.2025 · twm sync missive --full --json
+HELP = """Read what changed, now: one pass of each source, until nothing is left; then publish what differs.
+
+Examples: twm sync · twm sync teamwork --since 01.03.2025 · twm sync missive --full --json · twm sync airtable
 """
 
 
@@ -29,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def sync(
     sources: Annotated[
-        list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")
+        list[str] | None, typer.Argument(help="teamwork, missive, airtable; all of them if none is named.")
     ] = None,
     *,
     since: Annotated[
@@ -45,8 +47,11 @@ def sync(
     if since is not None:
         parse_since(since)
     settings = load_settings()
-    chosen = choose_sources(settings, sources)
-    results = run_jobs(settings, [request(source, since=since, full=full) for source in chosen])
+    publish = publishes(settings, sources)
+    named = [name for name in sources or [] if name != "airtable"]
+    chosen = choose_sources(settings, named) if named or not sources else []
+    requests = [request(source, since=since, full=full) for source in chosen]
+    results = run_jobs(settings, requests + ([publish_request(resume=bool(sources))] if publish else []))
     if as_json:
         output.print_json(results)
     else:
@@ -65,6 +70,28 @@ def request(source: Source, *, since: str | None = None, full: bool = False) -> 
         "run_config": {"ops": {f"{source}_window": {"config": config}}},
         "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
     }
+
+
+def publish_request(*, resume: bool = False) -> Json:
+    """Return the run that publishes what differs; *resume*: also after the monthly quota was used up."""
+    return {
+        "job": "airtable_publish",
+        "run_config": {"ops": {"airtable_window": {"config": {"resume": resume}}}},
+        "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
+    }
+
+
+def publishes(settings: Settings, names: list[str] | None) -> bool:
+    """Return whether to publish: where it is set up, or an error where it is asked for and is not.
+
+    Raises:
+        ConfigError: If it is named and switched off.
+    """
+    ready = settings.publishes and settings.can_publish
+    if names and "airtable" in names and not ready:
+        msg = "Airtable is switched off: set DB_BACKEND to `both`, AIRTABLE_API_KEY and AIRTABLE_BASE_ID."
+        raise ConfigError(msg)
+    return ready and (not names or "airtable" in names)
 
 
 def choose_sources(settings: Settings, names: list[str] | None) -> list[Source]:
@@ -107,7 +134,9 @@ def show_results(results: list[Json]) -> None:
         for result in results
         for report in result["reports"]
         for stream, figures in report["streams"].items()
+        if report["source"] != "airtable"
     ]
+    _show_published(results)
     output.print_table("Tables", ("table", "rows now", "fetched", "written", "deleted", "set aside"), rows)
     totals = [
         (
@@ -123,3 +152,17 @@ def show_results(results: list[Json]) -> None:
     ]
     output.say("")
     output.print_table("Runs", ("source", "status", "requests", "answers 429", "seconds", "run"), totals)
+
+
+def _show_published(results: list[Json]) -> None:
+    rows = [
+        (f"airtable/{view}", figures.get("dagster/row_count"), *(figures.get(name, 0) for name in PUBLISHED))
+        for result in results
+        for report in result["reports"]
+        if report["source"] == "airtable"
+        for view, figures in report["streams"].items()
+    ]
+    if rows:
+        columns = ("table", "records now", *(name.replace("_", " ") for name in PUBLISHED))
+        output.print_table("Published", columns, rows)
+        output.say("")

@@ -21,7 +21,7 @@ from twm_pipeline.cli.output import say
 from twm_pipeline.cli.reception import reachable, register_hooks, start_receiver
 from twm_pipeline.cli.runs import environment, report_problems, run_jobs
 from twm_pipeline.cli.sandbox import CHANGES_PER_HOUR, remembered_place, sandbox_settings, start_sandbox
-from twm_pipeline.cli.sync import request, show_results
+from twm_pipeline.cli.sync import publish_request, publishes, request, show_results
 from twm_pipeline.db import connect_database, copy_embedded_mirror
 from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.mirror.schema import migrate
@@ -106,7 +106,8 @@ def _prepare(settings: Settings) -> None:
 def _sync_once(settings: Settings, *, as_json: bool) -> int:
     """Sync every configured source as a recorded run, and print what came of it."""
     started = time.monotonic()
-    results = run_jobs(settings, [request(source) for source in configured_sources(settings)])
+    requests = [request(source) for source in configured_sources(settings)]
+    results = run_jobs(settings, requests + ([publish_request()] if publishes(settings, None) else []))
     engine = connect_database(settings)
     with engine.connect() as connection:
         tables = count_tables(connection)

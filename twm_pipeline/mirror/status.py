@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from twm_pipeline.mirror.published import month_of_calls
 from twm_pipeline.mirror.tables import TABLES
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from twm_pipeline.mirror.checkpoints import Origin
     from twm_pipeline.mirror.tables import Table
     from twm_pipeline.records import Json, Source
 
@@ -86,6 +88,31 @@ def read_budgets(connection: Connection, source: Source) -> list[Json]:
     )
 
 
+def read_publishing(connection: Connection, base: str) -> Json:
+    """Return what is published to *base* and what waits."""
+    views = _all(
+        connection,
+        "SELECT v.view,"
+        " (SELECT count(*) FROM twm.published p WHERE p.base = :base AND p.view = v.view"
+        "  AND p.record_id IS NOT NULL) AS records,"
+        " (SELECT count(DISTINCT row_id) FROM twm.change_log c WHERE c.view = v.view) AS waiting,"
+        " (SELECT max(published_at) FROM twm.published p"
+        "  WHERE p.base = :base AND p.view = v.view) AS published_at,"
+        " (SELECT compared_at FROM twm.publications p"
+        "  WHERE p.base = :base AND p.view = v.view) AS compared_at"
+        " FROM (VALUES ('tasks'), ('emails')) AS v (view)",
+        base=base,
+    )
+    calls, exhausted = month_of_calls(connection, base)
+    return {
+        "base": base,
+        "views": views,
+        "calls": calls,
+        "exhausted": exhausted,
+        "set_aside": read_set_aside(connection, "airtable"),
+    }
+
+
 def count_tables(connection: Connection) -> list[Json]:
     """Return rows of every table: living, deleted, inaccessible."""
     return [_rows_of(connection, table) for table in TABLES]
@@ -101,7 +128,7 @@ def _rows_of(connection: Connection, table: Table) -> Json:
     return {"table": table.name, "stream": table.stream, **(counts or {})}
 
 
-def read_set_aside(connection: Connection, source: Source, *, limit: int = SHOWN_SET_ASIDE) -> Json:
+def read_set_aside(connection: Connection, source: Origin, *, limit: int = SHOWN_SET_ASIDE) -> Json:
     """Return how many records are set aside, and the latest of them without their JSON."""
     records = _all(
         connection,

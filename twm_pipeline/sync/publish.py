@@ -219,20 +219,25 @@ class Publisher:
             columns = category_columns(connection)
         return specs(self.settings, columns.living, retired=columns.retired)
 
+    def known(self) -> dict[Key, Layout]:
+        """Return where tables and fields were when the base was last set up."""
+        with self.reading() as connection:
+            known = {key: load_layout(connection, self.base, key) for key in KEYS}
+        return {
+            key: Layout(table_id=table_id, fields=fields)
+            for key, (table_id, fields) in known.items()
+            if table_id
+        }
+
     def ensure_again(self, wanted: Mapping[Key, TableSpec]) -> dict[Key, Layout]:
         """Read the base's schema again: a field or table that was known is gone."""
         return self._ensure_set_up(wanted, again=True)
 
     def _ensure_set_up(self, wanted: Mapping[Key, TableSpec], *, again: bool = False) -> dict[Key, Layout]:
         """Return where tables and fields are, asking Airtable only when other ones are wanted than before."""
+        layouts = self.known()
         with self.reading() as connection:
-            known = {key: load_layout(connection, self.base, key) for key in KEYS}
             states = {key: load_publication(connection, self.base, key) for key in KEYS}
-        layouts = {
-            key: Layout(table_id=table_id, fields=fields)
-            for key, (table_id, fields) in known.items()
-            if table_id
-        }
         hashes = {key: _spec_hash(spec) for key, spec in wanted.items()}
         if (
             not again

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.airtable.client import AirtableClient, budget_plan
 from twm_pipeline.airtable.fields import KEYS, Key
+from twm_pipeline.airtable.setup import Access, check_access
 from twm_pipeline.budget import Budget
 from twm_pipeline.errors import DatabaseUnavailableError, RetriableError
 from twm_pipeline.mirror.changelog import CHANNEL
@@ -135,6 +136,22 @@ class PublishWindow:
         return True
 
 
+def examine_base(engine: Engine, settings: Settings) -> Access:
+    """Return what stands in the way of publishing, asking Airtable three times and writing nothing.
+
+    Raises:
+        AuthenticationError: The token is not accepted.
+        RetriableError: Airtable or PostgreSQL does not answer.
+    """
+    with Budget(engine, budget_plan(settings)) as budget:
+        client = AirtableClient(settings, budget)
+        publisher = Publisher(engine=engine, settings=settings, client=client)
+        try:
+            return check_access(client, publisher.wanted(), publisher.known())
+        finally:
+            publisher.note_calls(KEYS[0])
+
+
 @contextmanager
 def listening(engine: Engine) -> Iterator[Callable[[float], bool]]:
     """Give what waits some seconds for a change and returns whether one came; none is missed in between.
@@ -147,8 +164,8 @@ def listening(engine: Engine) -> Iterator[Callable[[float], bool]]:
     except DBAPIError as error:
         msg = "The mirror's PostgreSQL does not answer."
         raise DatabaseUnavailableError(msg) from error
-    pooled.detach()  # it is closed in the end: nobody else is to inherit what it listens to
     connection: psycopg.Connection[tuple[object, ...]] = pooled.driver_connection  # type: ignore[assignment]
+    pooled.detach()  # it is closed in the end: nobody else is to inherit what it listens to
 
     def came(seconds: float) -> bool:
         try:

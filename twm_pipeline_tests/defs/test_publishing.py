@@ -1,0 +1,127 @@
+"""Publishing as Dagster runs it: windows woken by changes, figures that add up, a sensor that knows when."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from pydantic import SecretStr
+
+from twm_pipeline.definitions import defs
+from twm_pipeline.defs.publishing import PublishLedger
+from twm_pipeline.sync.publish import PublishReport
+from twm_pipeline_tests.defs.conftest import Deployment
+
+
+@pytest.fixture
+def instance():
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def published(deployment: Deployment) -> Deployment:
+    """Return a deployment that publishes, with both sources read."""
+    box = deployment.box
+    deployment.set(
+        db_backend="both",
+        airtable_api_key=SecretStr(box.airtable_token),
+        airtable_base_id=box.airtable_base_id,
+        airtable_endpoint_url=box.airtable_url,
+        airtable_upload_url=box.airtable_upload_url,
+    )
+    deployment.run("teamwork_sync")
+    deployment.run("missive_sync")
+    return deployment
+
+
+def publish(deployment: Deployment, **config: object) -> dg.ExecuteInProcessResult:
+    return deployment.run("airtable_publish", dict(config))
+
+
+def sensor(deployment: Deployment) -> dg.SensorResult | object:
+    definition = defs.resolve_sensor_def("airtable_publish_sensor")
+    with dg.build_sensor_context(instance=deployment.instance) as context:
+        return definition.evaluate_tick(context)
+
+
+def skipped(deployment: Deployment) -> str:
+    data = sensor(deployment)
+    assert not data.run_requests
+    return str(data.skip_message)
+
+
+def test_a_run_publishes_both_tables_and_a_second_one_calls_nobody(published):
+    first = publish(published)
+    calls = published.control.request_count("airtable")
+    second = publish(published)
+
+    assert first.success, published.lines(first)
+    figures = dict(published.materializations(first))
+    assert figures["airtable/tasks"]["created"] == published.count("public.tasks", "true")
+    assert figures["airtable/emails"]["created"] == published.count("public.emails", "true")
+    assert second.success
+    assert published.control.request_count("airtable") == calls
+
+
+def test_publishing_that_is_not_set_up_is_a_line_and_no_error(deployment):
+    result = publish(deployment)
+
+    assert result.success
+    assert "DB_BACKEND is postgres" in deployment.lines(result)
+
+
+def test_the_sensor_opens_a_window_for_changes_and_for_nothing_else(published):
+    assert sensor(published).run_requests
+    publish(published)
+    assert skipped(published) == "Everything that changed is published."
+
+    published.control.create_task("Order steel")
+    published.run("teamwork_sync")
+
+    [request] = sensor(published).run_requests
+    assert request.tags["twm/window"] == "airtable"
+    assert dg.validate_run_config(defs.resolve_job_def("airtable_publish"), request.run_config)
+
+
+def test_the_sensor_says_why_it_stands_still(deployment):
+    assert "DB_BACKEND is postgres" in skipped(deployment)
+    deployment.set(db_backend="both")
+    assert "AIRTABLE_API_KEY and AIRTABLE_BASE_ID" in skipped(deployment)
+
+
+def test_an_open_window_publishes_a_change_as_it_comes(published):
+    publish(published)
+    ids: list[int] = []
+
+    import threading  # noqa: PLC0415
+
+    def change() -> None:
+        ids.append(published.control.create_task("Order steel"))
+        published.run("teamwork_sync")
+
+    timer = threading.Timer(1.0, change)
+    timer.start()
+    result = publish(published, window_seconds=6)
+    timer.join()
+
+    assert result.success
+    titles = {row["cells"].get("name") for row in published.control.truth("airtable_record")}
+    assert "Order steel" in titles
+
+
+def test_figures_of_a_ledger_add_up():
+    now = [0.0]
+    logged: list[tuple[str, int]] = []
+    ledger = PublishLedger(
+        ("tasks",), log=lambda view, report: logged.append((view, report.created)), clock=lambda: now[0]
+    )
+
+    for second in range(1, 13):
+        now[0] = float(second)
+        report = PublishReport(created=1)
+        ledger.note_commit("tasks", report)
+        ledger.note_reports({"tasks": report})
+    last = ledger.close()["tasks"].created
+
+    assert [view for view, _ in logged] == ["tasks", "tasks"]
+    assert sum(count for _, count in logged) + last == 12
