@@ -53,11 +53,16 @@ def one_of_second(connection: Connection, moment: datetime) -> str | None:
 
 
 def known_messages(connection: Connection, ids: Sequence[str]) -> list[tuple[str, str, bytes | None]]:
-    """Return (conversation, message, digest of its row in the list) of the living messages of *ids*."""
+    """Return (conversation, message, digest of its row in the list) of the living messages of *ids*.
+
+    One that is set aside has no digest, so that its body is read again: only when it is stored is that over.
+    """
     rows = connection.execute(
         text(
-            "SELECT conversation_id, id, stub_hash FROM missive.emails"
-            " WHERE conversation_id = ANY(:ids) AND NOT deleted"
+            "SELECT e.conversation_id, e.id, CASE WHEN s.object_id IS NULL THEN e.stub_hash END AS stub_hash"
+            " FROM missive.emails e LEFT JOIN twm.set_aside s"
+            " ON s.source = 'missive' AND s.stream = 'emails' AND s.object_id = e.id"
+            " WHERE e.conversation_id = ANY(:ids) AND NOT e.deleted"
         ),
         {"ids": list(ids)},
     )

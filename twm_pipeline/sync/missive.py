@@ -281,8 +281,9 @@ class MissivePass:
         settled: list[Json] = []
         for row in rows:
             known = read_at.get(str(row.get("id")))
-            is_due = complete or force or known is None or activity_of(row) != to_unix(known)
-            usable = isinstance(row.get("id"), str) and (force or row["id"] not in waiting)
+            is_asked_for = complete or force  # then also one that is set aside is tried before its time
+            is_due = is_asked_for or known is None or activity_of(row) != to_unix(known)
+            usable = isinstance(row.get("id"), str) and (is_asked_for or row["id"] not in waiting)
             (due if is_due and usable else settled).append(row)
         if settled:
             self._store_conversations(settled, reply, unread=waiting)

@@ -34,6 +34,8 @@ BODY_FAULTS = (*RECORD_FAULTS, AccessError)
 """One message that may not be read (403) spoils the call for all that were asked for with it."""
 EMPTY_READS = 2
 """How often an empty list is asked for again where rows are known to be."""
+NO_DIGEST = b""
+"""Of a message whose body is not that of its row in the list; None would keep the one of an earlier read."""
 SHORT_READS = 2
 """How often a list of messages is read again that is shorter than the conversation says."""
 
@@ -206,8 +208,8 @@ class ChildReader:
                     row,
                     conversation_id=due.id,
                     date=reply.date,
-                    # Without a digest the body is read again the next time its conversation is.
-                    stub_hash=stub_digest(stub) if is_same_version(stub, row) else None,
+                    # With a digest of nothing the body is read again the next time its conversation is.
+                    stub_hash=stub_digest(stub) if is_same_version(stub, row) else NO_DIGEST,
                 ),
             )
             emails += observed

@@ -5,6 +5,7 @@ from contextlib import suppress
 import pytest
 
 from twm_pipeline.errors import TwmError
+from twm_pipeline.mirror.checkpoints import SetAside, hurry_set_aside, set_aside
 from twm_pipeline.sandbox import FAULT_KINDS
 
 SOURCES = ("teamwork", "missive")
@@ -95,3 +96,36 @@ def test_a_shorter_list_of_messages_than_the_conversation_says_is_not_believed_a
 
     missing = [line for line in world.differences("missive") if line.startswith("message ")]
     assert missing == []
+
+
+def test_a_body_spoiled_when_it_is_read_once_more_does_not_stay(world):
+    """After a merge the list is the same and the bodies are read again: one of them is wrong then."""
+    world.sync("missive")
+    gone, kept = world.ids("conversation", lambda row: row["visible"] and len(row["message_ids"]) > 1)[:2]
+    world.control.merge(gone, kept)
+    world.control.advance(5)
+    world.control.add_fault("missive", "future_row", path="/messages/")
+    world.sync("missive")
+
+    world.settle("missive")
+
+    assert world.control.status()["vendors"]["missive"]["faults"] == 1
+    world.assert_true("missive")
+
+
+def test_a_message_set_aside_too_late_is_not_set_aside_for_ever(world):
+    """One reader stored it, and another one, whose answer was spoiled, was slower."""
+    world.sync("missive")
+    (message_id,) = next(
+        row["message_ids"]
+        for row in world.control.truth("conversation")
+        if len(row["message_ids"]) == 1 and row["visible"] and not row["guest"]
+    )
+    problem = SetAside(stream="emails", object_id=message_id, reason="delivered_at: expected a number")
+    with world.engine.begin() as connection:
+        set_aside(connection, "missive", [problem])
+        hurry_set_aside(connection, "missive", "emails", message_id)
+
+    world.sync("missive")
+
+    world.assert_true("missive")
