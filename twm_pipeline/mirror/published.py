@@ -142,6 +142,14 @@ def forget_records(connection: Connection, base: str, view: str) -> None:
     )
 
 
+def forget_cells(connection: Connection, base: str, view: str) -> None:
+    """Forget what the records hold: a field of theirs was made anew, so all of them are written again."""
+    connection.execute(
+        text("UPDATE twm.published SET cells_hash = NULL WHERE base = :base AND view = :view"),
+        {"base": base, "view": view},
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """The state of one view in one base.

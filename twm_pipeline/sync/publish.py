@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,7 @@ from twm_pipeline.airtable.cells import Cells, digest, to_cells
 from twm_pipeline.airtable.fields import KEYS, Key, Layout, TableSpec, specs
 from twm_pipeline.airtable.setup import set_up
 from twm_pipeline.errors import (
+    AccessError,
     DatabaseUnavailableError,
     NotFoundError,
     QuotaExhaustedError,
@@ -41,6 +42,7 @@ from twm_pipeline.mirror.checkpoints import (
 from twm_pipeline.mirror.published import (
     Published,
     add_calls,
+    forget_cells,
     forget_published,
     forget_records,
     load_layout,
@@ -253,6 +255,8 @@ class Publisher:
                     note_set_up(connection, self.base, key, spec_hash=hashes[key])
                 if key in layouts and layouts[key].table_id != layout.table_id:
                     forget_records(connection, self.base, key)
+                elif key in layouts and _has_remade(layouts[key], layout):
+                    forget_cells(connection, self.base, key)
         return made
 
     @contextmanager
@@ -374,25 +378,43 @@ class _ViewPublisher:
         """Write up to ten records, all of them known or none; one that is refused is found alone."""
         self.publisher.should_stop()
         try:
-            stored = self._call(writes)
-        except SchemaChangedError:
-            self.layout = self._layout_again()
-            stored = self._call(writes)
-        except (RequestRefusedError, NotFoundError) as error:
-            if len(writes) > 1:
-                middle = len(writes) // 2
-                self._send(writes[:middle], entries)
-                self._send(writes[middle:], entries)
-            elif isinstance(error, NotFoundError) and writes[0].record_id is not None:
-                self._send([_without_record(writes[0])], entries)  # somebody removed it in Airtable
-            else:
-                self._refused(writes[0], error, entries)
+            stored = self._call_on_schema(writes)
+        except NotFoundError as error:
+            if writes[0].record_id is None:
+                self._divide(writes, error, entries)
+            else:  # somebody removed one of them: by their keys all of them are found or made
+                self._send([replace(write, record_id=None) for write in writes], entries)
+            return
+        except RequestRefusedError as error:
+            self._divide(writes, error, entries)
             return
         with self._commit() as connection:
             save_published(connection, self.base, self.view, stored)
             keys = [item.row_id for item in stored]
             resolve_set_aside(connection, SOURCE, self.view, keys)
             remove_changes(connection, _entries_of(keys, entries))
+
+    def _divide(
+        self, writes: Sequence[Write], error: Exception, entries: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Write both halves of a refused batch, or set its only record aside."""
+        if len(writes) == 1:
+            self._refused(writes[0], error, entries)
+            return
+        middle = len(writes) // 2
+        self._send(writes[:middle], entries)
+        self._send(writes[middle:], entries)
+
+    def _call_on_schema(self, writes: Sequence[Write]) -> list[Published]:
+        """Send *writes*; where a field or the table is gone, it is made again first.
+
+        Airtable answers 403 for a table that is gone, as for one that may not be seen; set-up tells which.
+        """
+        try:
+            return self._call(writes)
+        except (SchemaChangedError, AccessError):
+            self.layout = self._layout_again()
+            return self._call(writes)
 
     def _layout_again(self) -> Layout:
         """Read the schema again; what is wanted of the other table stays as it was."""
@@ -462,6 +484,11 @@ def _translated() -> Iterator[None]:
         raise DatabaseUnavailableError(msg) from error
 
 
+def _has_remade(before: Layout, after: Layout) -> bool:
+    """Return whether a field is another one than before, and empty in every record."""
+    return any(before.fields.get(name, field_id) != field_id for name, field_id in after.fields.items())
+
+
 def _spec_hash(spec: TableSpec) -> bytes:
     words = [spec.name, *(f"{item.name}\x1f{item.type}\x1f{item.retired}" for item in spec.fields)]
     return hashlib.blake2b("\x1e".join(words).encode(), digest_size=16).digest()
@@ -473,7 +500,3 @@ def _tens(items: Sequence[T]) -> list[Sequence[T]]:
 
 def _entries_of(row_ids: Sequence[str], entries: Mapping[str, Sequence[int]]) -> list[int]:
     return [entry for row_id in row_ids for entry in entries.get(row_id, ())]
-
-
-def _without_record(write: Write) -> Write:
-    return Write(row_id=write.row_id, record_id=None, cells=write.cells, cells_hash=write.cells_hash)
