@@ -15,7 +15,7 @@ import typer
 from twm_pipeline.cli import processes
 from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.records import Json
-from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY
+from twm_pipeline.sandbox import AIRTABLE_BASE_ID, AIRTABLE_TOKEN, MISSIVE_TOKEN, TEAMWORK_KEY
 from twm_pipeline.sandbox.__main__ import main as serve
 from twm_pipeline.settings import Settings
 
@@ -51,7 +51,7 @@ def sandbox(
 def sandbox_settings(settings: Settings, place: Json) -> Settings:
     """Return *settings* turned towards the sandbox: its accounts, its database, nothing of the real ones.
 
-    Its webhooks come over loopback to a receiver of its own.
+    Its webhooks come over loopback to a receiver of its own; with `DB_BACKEND=both` its base is published to.
     """
     url = f"http://{HOST}:{place['port']}"
     return settings.model_copy(
@@ -61,6 +61,10 @@ def sandbox_settings(settings: Settings, place: Json) -> Settings:
             "teamwork_api_key": _secret(TEAMWORK_KEY),
             "missive_base_url": f"{url}/missive/v1",
             "missive_api_token": _secret(MISSIVE_TOKEN),
+            "airtable_endpoint_url": f"{url}/airtable",
+            "airtable_upload_url": f"{url}/airtable-content",
+            "airtable_api_key": _secret(AIRTABLE_TOKEN),
+            "airtable_base_id": AIRTABLE_BASE_ID,
             "app_host": HOST,
             "app_port": place["receiver_port"],
             "public_url": f"http://{HOST}:{place['receiver_port']}",
