@@ -187,5 +187,5 @@ def insert_unknown(connection: Connection, table: Table, observed: Iterable[Obse
     items = {item.record.id: item for item in observed}
     if not items:
         return 0
-    known = _stored(connection, table, list(items))
-    return len(_copy_newer(connection, table, [items[key] for key in sorted(items.keys() - known.keys())]))
+    unknown = sorted(items.keys() - _stored(connection, table, list(items)).keys())
+    return len(_copy_newer(connection, table, [items[key] for key in unknown])) if unknown else 0
