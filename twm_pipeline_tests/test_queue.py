@@ -290,9 +290,21 @@ def test_a_delivery_that_is_new_anyway_is_not_retried(queue, spool):
     assert "neither given up nor waiting" in answer.err
 
 
+def test_all_that_were_given_up_are_discarded_at_once(queue, spool):
+    put_dead(spool)
+    put_dead(spool)
+    spool.put([make_envelope()])
+
+    answer = queue("discard", "--all-dead", "--yes")
+
+    assert answer.code == OK
+    assert [item.place for item in spool.entries()] == ["new"]
+
+
+@pytest.mark.parametrize("command", ["retry", "discard"])
 @pytest.mark.parametrize("words", [(), ("0123", "--all-dead")], ids=["nothing", "both"])
-def test_it_must_be_said_what_to_retry(queue, words):
-    answer = queue("retry", *words)
+def test_it_must_be_said_what_is_meant(queue, command, words):
+    answer = queue(command, *words)
 
     assert answer.code == MISUSED
     assert "--all-dead" in answer.err

@@ -55,13 +55,16 @@ DISCARD_HELP = """Remove deliveries for good, or forget that records are set asi
 The object itself is not touched: the next change or `twm reconcile` reads it again.
 Asks first; without a terminal it needs --yes.
 
-Examples: twm queue discard 3f9c · twm queue discard 3f9c set-aside:teamwork/tasks/17 --yes
+Examples: twm queue discard 3f9c · twm queue discard 3f9c set-aside:teamwork/tasks/17 --yes ·
+twm queue discard --all-dead --yes
 """
 
 JSON_OPTION = typer.Option("--json", help="Print the result as JSON.")
 ID_HELP = "The beginning of an id, a whole file name, or set-aside:SOURCE/STREAM/ID."
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help=ID_HELP)]
+SomeIds = Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help=ID_HELP)]
+AllDead = Annotated[bool, typer.Option("--all-dead", help="Every delivery that was given up.")]
 AsJson = Annotated[bool, JSON_OPTION]
 OfSandbox = Annotated[bool, SANDBOX_OPTION]
 
@@ -113,35 +116,41 @@ def show(
 
 
 def retry(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help=ID_HELP)] = None,
+    ids: SomeIds = None,
     *,
-    all_dead: Annotated[bool, typer.Option("--all-dead", help="Every delivery that was given up.")] = False,
+    all_dead: AllDead = False,
     sandbox: OfSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Have items tried again."""
     settings = settings_for(sandbox=sandbox)
-    if bool(ids) == all_dead:
-        msg = "name what is to be tried again, or say --all-dead"
-        raise typer.BadParameter(msg)
+    _require_choice(ids, all_dead=all_dead, what="tried again")
     with chosen(settings, ids or [], all_dead=all_dead) as items:
         done = [(item.id, item.retry()) for item in items]
     _report(done, "will be tried again", "neither given up nor waiting for another try", as_json=as_json)
 
 
 def discard(
-    ids: Ids,
+    ids: SomeIds = None,
     *,
+    all_dead: AllDead = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     sandbox: OfSandbox = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove items."""
-    with chosen(settings_for(sandbox=sandbox), ids) as items:
-        if not yes:
+    _require_choice(ids, all_dead=all_dead, what="discarded")
+    with chosen(settings_for(sandbox=sandbox), ids or [], all_dead=all_dead) as items:
+        if items and not yes:
             _ask(items)
         done = [(item.id, item.discard()) for item in items]
     _report(done, "discarded", "gone already", as_json=as_json)
+
+
+def _require_choice(ids: list[str] | None, *, all_dead: bool, what: str) -> None:
+    if bool(ids) == all_dead:
+        msg = f"name what is to be {what}, or say --all-dead"
+        raise typer.BadParameter(msg)
 
 
 def _ask(items: Sequence[Item]) -> None:

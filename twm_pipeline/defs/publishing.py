@@ -17,16 +17,13 @@ from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.ledger import BUSY_SECONDS, QUIET_SECONDS
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import INTERVAL_SECONDS, LEAD_SECONDS
-from twm_pipeline.defs.windows import why_no_window, why_pause, window_request
+from twm_pipeline.defs.windows import why_no_window, window_request
 from twm_pipeline.errors import TwmError, WindowClosedError
 from twm_pipeline.mirror.changelog import count_changes
 from twm_pipeline.mirror.published import count_published, load_publication, month_of_calls
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.publish import PublishReport
 from twm_pipeline.sync.publishing import PublishWindow
-
-FAILURE_PAUSE_SECONDS = 300
-"""What fails a publication is mostly to be mended in Airtable, by a person."""
 
 _SOURCES: dict[Key, tuple[str, ...]] = {
     "tasks": ("tasks", "projects", "tasklists", "people", "tags", "companies", "teams"),
@@ -241,9 +238,7 @@ def airtable_publish_sensor(context: dg.SensorEvaluationContext) -> dg.RunReques
     waiting, reason = _look(settings)
     if reason is not None:
         return dg.SkipReason(reason)
-    busy = why_pause(context.instance, "airtable", seconds=FAILURE_PAUSE_SECONDS) or why_no_window(
-        context.instance, settings, "airtable", lead_seconds=LEAD_SECONDS
-    )
+    busy = why_no_window(context.instance, settings, "airtable", lead_seconds=LEAD_SECONDS)
     if busy is not None:
         return dg.SkipReason(f"{waiting} {busy}")
     return window_request(settings, "airtable")

@@ -10,7 +10,7 @@ import dagster as dg
 
 from twm_pipeline.defs.jobs import SYNC_JOBS
 from twm_pipeline.defs.resources import why_switched_off
-from twm_pipeline.defs.windows import why_no_window, why_pause, window_request
+from twm_pipeline.defs.windows import why_no_window, window_request
 from twm_pipeline.records import Source
 from twm_pipeline.settings import load_settings
 from twm_pipeline.spool import Spool, Waiting
@@ -39,9 +39,7 @@ def spool_sensor(source: Source) -> dg.SensorDefinition:
         told = f"{_count(waiting.count)} of {source.capitalize()} {_verb(waiting.count)}."
         if (reason := why_switched_off(settings, source)) is not None:
             return dg.SkipReason(f"{told} {reason}")
-        busy = why_pause(context.instance, source) or why_no_window(
-            context.instance, settings, source, lead_seconds=LEAD_SECONDS
-        )
+        busy = why_no_window(context.instance, settings, source, lead_seconds=LEAD_SECONDS)
         if busy is not None:
             return dg.SkipReason(f"{told} {busy}")
         return window_request(settings, source)

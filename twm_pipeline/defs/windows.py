@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -16,8 +17,10 @@ from twm_pipeline.sync.window import holds_window
 
 MARGIN_SECONDS = 300
 """How much longer than its window a run may take before it counts as lost."""
-FAILURE_PAUSE_SECONDS = 60
-"""So long after a failed run a sensor opens no other window: what failed it is hardly mended sooner."""
+FAILURE_PAUSE_SECONDS = 30
+LONGEST_PAUSE_SECONDS = 900
+MOST_FAILURES = 6
+"""After so many failures in a row the wait grows no more."""
 LOST_SECONDS = 120
 """After so long a window has its lock, or its process was killed."""
 LOST = "The process of this run is gone: nobody holds the lock of its window."
@@ -62,7 +65,7 @@ def why_no_window(
         instance.report_run_failed(record.dagster_run, LOST)
     runs = [record for record in runs if record not in lost]
     lead = lead_seconds if settings.sync_window_seconds > 2 * lead_seconds else 0.0
-    busy = why_not(runs, lead=lead)
+    busy = why_not(runs, lead=lead) or (None if runs else why_pause(instance, source))
     if busy is None and held and not runs:
         doing = "publishing to" if source == "airtable" else "reading"
         busy = f"Another process, such as `twm sync`, is {doing} {source.capitalize()}."
@@ -99,24 +102,25 @@ def why_not(runs: Sequence[dg.RunRecord], *, lead: float = 0, now: datetime | No
     return None
 
 
-def why_pause(
-    instance: dg.DagsterInstance,
-    source: Origin,
-    *,
-    seconds: float = FAILURE_PAUSE_SECONDS,
-    now: datetime | None = None,
-) -> str | None:
-    """Return why to wait because the last window of *source* failed a moment ago, or None."""
-    wanted = dg.RunsFilter(job_name=job_of(source), tags={WINDOW: source})
-    records = instance.get_run_records(wanted, limit=1)
-    if not records or records[0].dagster_run.status != dg.DagsterRunStatus.FAILURE:
+def why_pause(instance: dg.DagsterInstance, source: Origin, *, now: datetime | None = None) -> str | None:
+    """Return why to wait because the last runs of *source* failed, or None; each failure doubles the wait.
+
+    What fails a window, such as refused credentials, is hardly mended in seconds, and each run is a process.
+    """
+    records = instance.get_run_records(dg.RunsFilter(job_name=job_of(source)), limit=MOST_FAILURES)
+    failed = list(
+        itertools.takewhile(lambda item: item.dagster_run.status == dg.DagsterRunStatus.FAILURE, records)
+    )
+    if not failed:
         return None
-    record = records[0]
-    age = (now or datetime.now(UTC)).timestamp() - (record.end_time or record.create_timestamp.timestamp())
-    if age >= seconds:
+    last = failed[0]
+    pause = min(FAILURE_PAUSE_SECONDS * 2 ** (len(failed) - 1), LONGEST_PAUSE_SECONDS)
+    ended = last.end_time or last.create_timestamp.timestamp()
+    left = ended + pause - (now or datetime.now(UTC)).timestamp()
+    if left <= 0:
         return None
-    name = f"Run {record.dagster_run.run_id[:8]} of {job_of(source)}"
-    return f"{name} failed {age:.0f} s ago; the next one is tried {seconds:.0f} s after it."
+    name = f"Run {last.dagster_run.run_id[:8]} of {job_of(source)}"
+    return f"{name} failed, the last of {len(failed)}; the next one starts in {left:.0f} s."
 
 
 def is_lost(record: dg.RunRecord, *, now: datetime | None = None) -> bool:

@@ -231,9 +231,9 @@ class TeamworkSource:
             reply = self.session.get("/teams.json", {"page": str(number), "pageSize": "250"})
             rows = _rows(reply.data, "teams")
             ids = {plain(row, "id") for row in rows}
-            if not rows or ids <= known:
+            if number > 1 and ids <= known:
                 break
-            known |= ids
+            known |= ids  # of a site without teams the empty page says that they were read
             yield Page(rows=rows, included={}, has_more=len(rows) >= PAGE_SIZE, reply=reply)
             if len(rows) < PAGE_SIZE:
                 break

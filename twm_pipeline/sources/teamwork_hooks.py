@@ -104,11 +104,17 @@ class TeamworkHooks:
         self.session.send("PUT", f"/webhooks/{hook_id}/resume.json")
 
     def delete(self, hook_id: str) -> None:
-        """Remove a webhook; one that is gone already is no error."""
+        """Remove a webhook; one that is gone already is no error.
+
+        Raises:
+            UnansweredError: It is said to be gone and listed all the same.
+        """
         try:
             self.session.send("DELETE", f"/webhooks/{hook_id}.json")
-        except NotFoundError:
-            return
+        except NotFoundError as error:
+            if any(hook.hook_id == hook_id for hook in self.fetch()):
+                msg = f"{error}, but the list still has webhook {hook_id}"
+                raise UnansweredError(msg) from error
 
 
 def _rows(data: Any) -> list[Any]:  # noqa: ANN401 - any JSON value

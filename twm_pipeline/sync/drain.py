@@ -157,7 +157,12 @@ class Drain:
     @contextmanager
     def _opened(self) -> Iterator[Changes]:
         with open_pass(
-            self.engine, self.settings, self.source, owns_checkpoints=False, should_stop=self._check
+            self.engine,
+            self.settings,
+            self.source,
+            owns_checkpoints=False,
+            should_stop=self._check,
+            is_hasty=True,
         ) as work:
             yield open_changes(work)
 

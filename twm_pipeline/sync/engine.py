@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HASTE: dict[str, Any] = {"read_seconds": 10.0, "attempts": 3}
+"""How long and how often a single object is asked for while other deliveries wait behind it."""
 RECORD_FAULTS = (PagingError, UnansweredError, RequestRefusedError)
 """Failures that may be one object's own; whether they are, another request of the same vendor shows."""
 
@@ -406,8 +408,20 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
     should_stop: Callable[[], None] = lambda: None,
     slice_is_over: Callable[[], bool] = lambda: False,
     on_commit: Callable[[PassReport], None] = lambda _: None,
+    is_hasty: bool = False,
 ) -> Iterator[Pass]:
-    """Give a pass with an open budget and session; its report is complete when the block ends."""
+    """Give a pass with an open budget and session; its report is complete when the block ends.
+
+    Args:
+        engine: The mirror.
+        settings: The deployment's settings.
+        source: The vendor.
+        owns_checkpoints: See `Pass`, as the others.
+        should_stop: See `Pass`.
+        slice_is_over: See `Pass`.
+        on_commit: See `Pass`.
+        is_hasty: Give a request up early: something else waits behind it, and it is asked again later.
+    """
     api = teamwork_api if source == "teamwork" else missive_api
     base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
     started = time.monotonic()
@@ -419,6 +433,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
             budget=budget,
             time_scale=settings.budget_time_scale,
             should_stop=should_stop,
+            **(HASTE if is_hasty else {}),
         )
         work = Pass(
             engine=engine,

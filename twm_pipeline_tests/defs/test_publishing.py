@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from pydantic import SecretStr
 
 from twm_pipeline.definitions import defs
@@ -38,7 +39,7 @@ def publish(deployment: Deployment, **config: object) -> dg.ExecuteInProcessResu
     return deployment.run("airtable_publish", dict(config))
 
 
-def sensor(deployment: Deployment) -> dg.SensorResult | object:
+def sensor(deployment: Deployment) -> SensorExecutionData:
     definition = defs.resolve_sensor_def("airtable_publish_sensor")
     with dg.build_sensor_context(instance=deployment.instance) as context:
         return definition.evaluate_tick(context)
@@ -78,7 +79,7 @@ def test_the_sensor_opens_a_window_for_changes_and_for_nothing_else(published):
     published.control.create_task("Order steel")
     published.run("teamwork_sync")
 
-    [request] = sensor(published).run_requests
+    [request] = sensor(published).run_requests or []
     assert request.tags["twm/window"] == "airtable"
     assert dg.validate_run_config(defs.resolve_job_def("airtable_publish"), request.run_config)
 

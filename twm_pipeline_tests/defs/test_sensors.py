@@ -164,10 +164,21 @@ def test_ten_thousand_entries_are_listed_and_none_is_opened(deployment, monkeypa
 def test_a_window_that_failed_a_moment_ago_is_not_followed_by_another_at_once(deployment):
     deployment.set(teamwork_api_key=SecretStr("wrong"))
     deliver(deployment)
-    failed = deployment.run("teamwork_sync", tags={"twm/window": "teamwork"})
-    assert not failed.success
+    first = deployment.run("teamwork_sync")
+    second = deployment.run("teamwork_sync")
+    assert not first.success
 
     answer = skipped(deployment)
 
-    assert f"Run {failed.run_id[:8]} of teamwork_sync failed" in answer
-    assert "the next one is tried 60 s after it" in answer
+    assert f"Run {second.run_id[:8]} of teamwork_sync failed, the last of 2; the next one starts in" in answer
+
+
+def test_a_run_that_succeeds_ends_the_pause(deployment):
+    right = deployment.settings.teamwork_api_key
+    deployment.set(teamwork_api_key=SecretStr("wrong"))
+    deployment.run("teamwork_sync")
+    deployment.set(teamwork_api_key=right)
+    deployment.run("teamwork_sync")
+    deliver(deployment)
+
+    assert evaluate(deployment).run_requests

@@ -110,19 +110,33 @@ def test_what_is_no_list_is_not_taken_for_an_empty_one(answer):
 
 
 def test_webhooks_are_enabled_resumed_and_removed_by_their_ids():
-    hooks, session = teamwork(None, {"STATUS": "OK"}, None, NotFoundError("gone"))
+    hooks, session = teamwork(None, {"STATUS": "OK"}, None)
 
     hooks.enable()
     hooks.resume("7")
     hooks.delete("7")
-    hooks.delete("8")
 
     assert [(method, path) for method, path, _ in session.sent] == [
         ("PUT", "/webhooks/enable.json"),
         ("PUT", "/webhooks/7/resume.json"),
         ("DELETE", "/webhooks/7.json"),
-        ("DELETE", "/webhooks/8.json"),
     ]
+
+
+def test_a_webhook_that_is_gone_already_is_removed():
+    hooks, _ = teamwork(NotFoundError("gone"), {"webhooks": []})
+
+    hooks.delete("8")
+
+
+def test_a_webhook_that_is_said_to_be_gone_and_is_listed_is_not_forgotten():
+    listed = {
+        "webhooks": [{"id": "8", "event": "TASK.CREATED", "url": "https://x.example.com", "status": "ACTIVE"}]
+    }
+    hooks, _ = teamwork(NotFoundError("gone"), listed, listed)
+
+    with pytest.raises(UnansweredError, match="the list still has webhook 8"):
+        hooks.delete("8")
 
 
 def test_a_hook_of_missive_is_asked_for_below_its_secret_path():

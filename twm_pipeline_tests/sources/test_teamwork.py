@@ -449,6 +449,15 @@ def test_teams_end_where_a_page_brings_nothing_new():
     assert len(session.asked) == 2
 
 
+def test_a_site_without_teams_has_been_asked_for_them():
+    teamwork, session = source({"STATUS": "OK", "teams": []})
+
+    pages = list(teamwork.fetch_directory("teams"))
+
+    assert [page.rows for page in pages] == [[]]
+    assert len(session.asked) == 1
+
+
 def test_restored_tasks_are_found_in_the_activity_feed():
     def activity(number: int, kind: str, at: str, type: str = "task") -> dict[str, Any]:
         return {"id": number, "activityType": kind, "dateTime": at, "item": {"id": number, "type": type}}
