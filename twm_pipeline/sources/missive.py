@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from twm_pipeline.budget import Limit, Plan
 from twm_pipeline.errors import NotFoundError, PagingError, RecordError, RequestRefusedError
@@ -300,6 +301,15 @@ def is_same_version(stub: Json, row: Json) -> bool:
     return all(
         stub.get(key) == row.get(key) for key in ("delivered_at", "created_at", "updated_at", "subject")
     )
+
+
+def expiry_of(url: str) -> datetime | None:
+    """Return until when the signed address of an attachment is good, or None if it does not say."""
+    found = parse_qs(urlsplit(url).query).get("Expires")
+    try:
+        return datetime.fromtimestamp(int(found[0]), UTC) if found else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _address(field: Json) -> str:

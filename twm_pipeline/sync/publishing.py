@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -18,7 +18,10 @@ from twm_pipeline.airtable.setup import Access, check_access
 from twm_pipeline.budget import Budget
 from twm_pipeline.errors import DatabaseUnavailableError, RetriableError
 from twm_pipeline.mirror.changelog import CHANNEL
+from twm_pipeline.sources.missive import MissiveSource
+from twm_pipeline.sync.engine import configured_sources, open_pass
 from twm_pipeline.sync.publish import Publisher, PublishReport
+from twm_pipeline.sync.publish_files import FilePublisher
 from twm_pipeline.sync.window import (
     LONGEST_SLEEP_SECONDS,
     PAUSE_AFTER_OUTAGE_SECONDS,
@@ -113,8 +116,34 @@ class PublishWindow:
         self.resume = False
         try:
             publisher.run()
+            if "emails" in self.views:
+                self._publish_files(publisher)
         finally:
             self.on_report(publisher.reports)
+
+    def _publish_files(self, publisher: Publisher) -> None:
+        """Send the files of e-mails; only a window asks the vendor for fresh addresses of old ones."""
+        layout = publisher.known()["emails"]
+        field = publisher.wanted()["emails"].attachments_field
+        if field is None:
+            return
+        asks = self.seconds > 0 and "missive" in configured_sources(self.settings)
+        files = FilePublisher(
+            publisher=publisher,
+            table_id=layout.table_id,
+            field_id=layout.fields[field.name],
+            renew=self._renew if asks else None,
+        )
+        publisher.reports["emails"].files += files.run()
+        publisher.note_calls("emails")
+
+    def _renew(self, message_ids: Sequence[str]) -> dict[str, list[Any]]:
+        """Return the attachments of e-mails as they are now, read with what the budget leaves to history."""
+        with open_pass(
+            self.engine, self.settings, "missive", owns_checkpoints=False, should_stop=self.should_stop
+        ) as work:
+            messages = MissiveSource(work.session).fetch_messages(list(message_ids), fresh=False)
+            return {str(row["id"]): row.get("attachments") or [] for row, _ in messages}
 
     def _await(self, lock: WindowLock, news: Callable[[float], bool], outage: RetriableError | None) -> bool:
         """Wait for changes, or for an outage to pass; return False when the window is over."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.records import Source
 from twm_pipeline.sandbox import Sandbox, SandboxControl, SandboxOptions
 from twm_pipeline.settings import Settings
@@ -30,7 +31,7 @@ class Account:
         """Do one pass and return its report."""
         return run_pass(self.engine, self.settings, source, options=PassOptions(**options))
 
-    def requests(self, source: Source) -> int:
+    def requests(self, source: Origin) -> int:
         return self.control.request_count(source)
 
     def query(self, statement: str, **values: Any) -> list[Any]:

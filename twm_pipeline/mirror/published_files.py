@@ -1,0 +1,146 @@
+"""Which files of published e-mails were sent, and which are to be sent or looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+    from twm_pipeline.records import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """One e-mail whose files differ from those in its record.
+
+    Args:
+        row_id: The e-mail.
+        record_id: Its record.
+        file_set: Digest of which files it has; None: none.
+        files: The vendor's attachments, without addresses.
+        links: The same with the signed addresses of the last read, which may have expired.
+        tries: How often sending them was in vain.
+    """
+
+    row_id: str
+    record_id: str
+    file_set: bytes | None
+    files: list[Json]
+    links: list[Json]
+    tries: int
+
+
+def pending_files(
+    connection: Connection, base: str, *, without: Sequence[str], most_tries: int, limit: int
+) -> list[FileRow]:
+    """Return e-mails whose set of files is not the one that was sent, those tried least first.
+
+    Args:
+        connection: For reading.
+        base: Where they are published.
+        without: E-mails that were looked at just now.
+        most_tries: E-mails whose files were sent in vain so often are left out.
+        limit: At most so many.
+    """
+    rows = connection.execute(
+        text(
+            "SELECT p.row_id, p.record_id, p.attachments_tries, e.attachments,"
+            " e.raw -> 'attachments' AS links, twm.file_set(e.attachments) AS file_set"
+            " FROM twm.published p JOIN missive.emails e ON e.id = p.row_id"
+            " WHERE p.base = :base AND p.view = 'emails' AND p.record_id IS NOT NULL"
+            " AND (e.attachments <> '[]'::jsonb OR p.attachments_hash IS NOT NULL)"
+            " AND p.attachments_hash IS DISTINCT FROM twm.file_set(e.attachments)"
+            " AND p.attachments_tries < :most_tries AND p.row_id <> ALL(:without)"
+            " ORDER BY p.attachments_tries, e.delivered_at DESC NULLS LAST LIMIT :limit"
+        ),
+        {"base": base, "without": list(without), "most_tries": most_tries, "limit": limit},
+    )
+    return [
+        FileRow(
+            row_id=row.row_id,
+            record_id=row.record_id,
+            file_set=bytes(row.file_set) if row.file_set is not None else None,
+            files=_objects(row.attachments),
+            links=_objects(row.links),
+            tries=row.attachments_tries,
+        )
+        for row in rows
+    ]
+
+
+def _objects(value: Any) -> list[Json]:  # noqa: ANN401 - any JSON value
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def note_sent(connection: Connection, base: str, row: FileRow, *, by_address: bool) -> None:
+    """Note that the files of a row were sent; those sent by their address are looked at later."""
+    connection.execute(
+        text(
+            "UPDATE twm.published SET attachments_hash = :file_set,"
+            " attachments_sent_at = CASE WHEN :by_address THEN now() END"
+            " WHERE base = :base AND view = 'emails' AND row_id = :row_id AND record_id = :record_id"
+        ),
+        {
+            "base": base,
+            "row_id": row.row_id,
+            "record_id": row.record_id,
+            "file_set": row.file_set,
+            "by_address": by_address,
+        },
+    )
+
+
+def note_failed(connection: Connection, base: str, row_ids: Sequence[str]) -> None:
+    """Note that files did not arrive; they are sent again, unless that was in vain too often."""
+    connection.execute(
+        text(
+            "UPDATE twm.published SET attachments_hash = NULL, attachments_sent_at = NULL,"
+            " attachments_tries = attachments_tries + 1"
+            " WHERE base = :base AND view = 'emails' AND row_id = ANY(:ids)"
+        ),
+        {"base": base, "ids": list(row_ids)},
+    )
+
+
+def sent_files(
+    connection: Connection, base: str, *, older_than: timedelta, limit: int
+) -> dict[str, tuple[str, int]]:
+    """Return record → (e-mail, number of its files), of files sent by address a while ago, oldest first."""
+    rows = connection.execute(
+        text(
+            "SELECT p.record_id, p.row_id, jsonb_array_length(e.attachments) AS files"
+            " FROM twm.published p JOIN missive.emails e ON e.id = p.row_id"
+            " WHERE p.base = :base AND p.view = 'emails' AND p.record_id IS NOT NULL"
+            " AND p.attachments_sent_at < now() - :age ORDER BY p.attachments_sent_at LIMIT :limit"
+        ),
+        {"base": base, "age": older_than, "limit": limit},
+    )
+    return {row.record_id: (row.row_id, row.files) for row in rows}
+
+
+def note_arrived(connection: Connection, base: str, row_ids: Sequence[str]) -> None:
+    """Note that files sent by their address are there."""
+    connection.execute(
+        text(
+            "UPDATE twm.published SET attachments_sent_at = NULL, attachments_tries = 0"
+            " WHERE base = :base AND view = 'emails' AND row_id = ANY(:ids)"
+        ),
+        {"base": base, "ids": list(row_ids)},
+    )
+
+
+def count_waiting_files(connection: Connection, base: str) -> int:
+    """Return of how many e-mails the files are still to be sent."""
+    query = text(
+        "SELECT count(*) FROM twm.published p JOIN missive.emails e ON e.id = p.row_id WHERE p.base = :base"
+        " AND p.view = 'emails' AND p.record_id IS NOT NULL AND e.attachments <> '[]'::jsonb"
+        " AND p.attachments_hash IS DISTINCT FROM twm.file_set(e.attachments)"
+    )
+    return int(connection.execute(query, {"base": base}).scalar_one())

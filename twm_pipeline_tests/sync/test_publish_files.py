@@ -1,0 +1,158 @@
+"""Files of e-mails reach their records: by address, by upload, once, and again when they did not arrive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from twm_pipeline.mirror.published_files import count_waiting_files
+from twm_pipeline.sync.publish import PublishReport
+from twm_pipeline.sync.publishing import PublishWindow
+from twm_pipeline.sync.window import prepare
+from twm_pipeline_tests.sync.conftest import Account
+
+SMALL = {"filename": "offer.pdf", "media_type": "application", "sub_type": "pdf", "size": 2000}
+LARGE = {"filename": "film.mp4", "media_type": "video", "sub_type": "mp4", "size": 6 << 20}
+
+
+@pytest.fixture
+def base(open_account: Any) -> Account:
+    account: Account = open_account(tasks=5, conversations=3)
+    box = account.box
+    ready = account.change(
+        db_backend="both",
+        airtable_api_key=SecretStr(box.airtable_token),
+        airtable_base_id=box.airtable_base_id,
+        airtable_endpoint_url=box.airtable_url,
+        airtable_upload_url=box.airtable_upload_url,
+    )
+    prepare(ready.engine, ready.settings)
+    ready.sync("missive")
+    publish(ready)
+    return ready
+
+
+def publish(account: Account) -> dict[Any, PublishReport]:
+    """Publish once, and wait until Airtable has fetched what it was given."""
+    reports: list[dict[Any, PublishReport]] = []
+    window = PublishWindow(engine=account.engine, settings=account.settings, on_report=reports.append)
+    assert window.run()
+    account.control.do("airtable_wait_for_attachments")
+    return reports[-1]
+
+
+def receive(account: Account, *attachments: dict[str, Any]) -> str:
+    """Receive an e-mail and read it; return its id."""
+    made = account.control.receive_mail(attachments=list(attachments))
+    account.sync("missive")
+    return str(made["message_id"])
+
+
+def files(account: Account, message_id: str) -> list[dict[str, Any]]:
+    """Return what the record of an e-mail holds."""
+    for row in account.control.truth("airtable_record"):
+        if row["cells"].get("Email ID") == message_id:
+            return list(row["cells"].get("Attachments") or [])
+    raise AssertionError("no record")
+
+
+def waiting(account: Account) -> int:
+    with account.engine.connect() as connection:
+        return count_waiting_files(connection, str(account.settings.airtable_base_id))
+
+
+def tried_again(account: Account) -> None:
+    """Let the time pass in which Airtable fetches."""
+    with account.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE twm.published SET attachments_sent_at = now() - interval '1 hour'"
+            " WHERE attachments_sent_at IS NOT NULL"
+        )
+
+
+def test_files_with_a_long_life_are_given_by_their_address(base: Account) -> None:
+    message_id = receive(base, SMALL, LARGE)
+
+    publish(base)
+
+    assert [file["filename"] for file in files(base, message_id)] == ["offer.pdf", "film.mp4"]
+    assert not any("uploadAttachment" in entry["path"] for entry in base.control.requests("airtable"))
+
+
+def test_files_are_sent_once(base: Account) -> None:
+    receive(base, SMALL)
+    publish(base)
+    tried_again(base)
+    publish(base)
+    calls = base.requests("airtable")
+
+    publish(base)
+
+    assert base.requests("airtable") == calls
+    assert waiting(base) == 0
+
+
+def test_a_changed_cell_sends_no_file_again(base: Account) -> None:
+    made = base.control.receive_mail(attachments=[SMALL])
+    base.sync("missive")
+    publish(base)
+    label_id = base.control.create_label("Urgent")
+    base.control.label(made["conversation_id"], label_id)
+    base.sync("missive", ids=(made["conversation_id"],))
+
+    report = publish(base)
+
+    assert report["emails"].updated == 1
+    assert report["emails"].files == 0
+    assert len(files(base, made["message_id"])) == 1
+
+
+def test_files_whose_address_dies_soon_are_fetched_and_uploaded(base: Account) -> None:
+    base.control.set_answer("missive.attachment_seconds", 60)
+    slow = base.change(budget_time_scale=1.0)
+    message_id = receive(base, SMALL)
+
+    publish(slow)
+
+    [file] = files(base, message_id)
+    assert (file["filename"], file["size"]) == ("offer.pdf", 2000)
+    assert any("uploadAttachment" in entry["path"] for entry in base.control.requests("airtable"))
+
+
+def test_what_airtable_failed_to_fetch_is_noticed_and_uploaded(base: Account) -> None:
+    base.control.do("airtable_fail_attachments", count=1)
+    message_id = receive(base, SMALL)
+    publish(base)
+    tried_again(base)
+
+    publish(base)
+
+    assert [file["size"] for file in files(base, message_id)] == [2000]
+    assert waiting(base) == 0
+
+
+def test_files_whose_address_has_died_wait_and_cost_no_call(base: Account) -> None:
+    base.control.set_answer("missive.attachment_seconds", 0)
+    receive(base, SMALL)
+    publish(base)
+    calls = base.requests("airtable"), base.requests("missive")
+
+    publish(base)
+
+    assert waiting(base) == 1
+    assert (base.requests("airtable"), base.requests("missive")) == calls
+
+
+def test_a_window_asks_the_vendor_for_fresh_addresses(base: Account) -> None:
+    base.control.set_answer("missive.attachment_seconds", 0)
+    message_id = receive(base, SMALL)
+    publish(base)
+    base.control.set_answer("missive.attachment_seconds", 3600)
+
+    PublishWindow(engine=base.engine, settings=base.settings, seconds=1).run()
+    base.control.do("airtable_wait_for_attachments")
+
+    assert len(files(base, message_id)) == 1
+    assert waiting(base) == 0
