@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -23,6 +25,7 @@ RULES = (
     "conversation_reopened",
 )
 """What only people can subscribe to, in Missive's settings."""
+PORTS = range(20_000, 25_000)
 DELIVERY_SECONDS = 60.0
 
 
@@ -49,6 +52,15 @@ def reachable(world: World, url: str) -> World:
 def port_of(world: World) -> int:
     """Return where the vendors expect the receiver."""
     return int(str(world.settings.public_url).rpartition(":")[2])
+
+
+def lasting_port() -> int:
+    """Return a free port that no outgoing connection is given while its receiver is dead."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError
 
 
 def register(world: World) -> dict[Source, HooksReport]:
