@@ -12,7 +12,7 @@ from sqlalchemy import text
 from twm_pipeline.mirror.tables import EMAILS, TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from sqlalchemy import Connection
 
@@ -32,13 +32,11 @@ class Published:
         row_id: Its key in the view.
         record_id: Of its record; None: it has none, or none that is known.
         cells_hash: Digest of its cells; None: it has to be written again.
-        attachments_hash: Digest of the set of its attachments, as far as they were sent.
     """
 
     row_id: str
     record_id: str | None
     cells_hash: bytes | None
-    attachments_hash: bytes | None = None
 
 
 def rows_of_view(connection: Connection, view: str, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -49,21 +47,20 @@ def rows_of_view(connection: Connection, view: str, ids: Sequence[str]) -> dict[
     return {str(row[key]): dict(row) for row in rows.mappings()}
 
 
-def walk_ids(connection: Connection, view: str, *, size: int) -> Iterator[list[str]]:
-    """Yield the keys of everything to compare, *size* at a time; a hidden row may have been published."""
+def next_ids(connection: Connection, view: str, *, after: str | None, limit: int) -> list[str]:
+    """Return the keys of what is to be compared next; a hidden row may have been published."""
     table = TABLES[view]
-    after: int | str = -1 if table is TASKS else ""
-    query = text(f"SELECT id FROM {table.name} WHERE id > :after ORDER BY id LIMIT :size")
-    while rows := connection.execute(query, {"after": after, "size": size}).all():
-        yield [str(row.id) for row in rows]
-        after = rows[-1].id
+    query = text(f"SELECT id FROM {table.name} WHERE id > :after ORDER BY id LIMIT :limit")
+    first = after or ("-1" if table is TASKS else "")
+    values = {"after": int(first) if table is TASKS else first, "limit": limit}
+    return [str(row.id) for row in connection.execute(query, values)]
 
 
 def load_published(connection: Connection, base: str, view: str, ids: Sequence[str]) -> dict[str, Published]:
     """Return what was published of rows, by their keys."""
     rows = connection.execute(
         text(
-            "SELECT row_id, record_id, cells_hash, attachments_hash FROM twm.published"
+            "SELECT row_id, record_id, cells_hash FROM twm.published"
             " WHERE base = :base AND view = :view AND row_id = ANY(:ids)"
         ),
         {"base": base, "view": view, "ids": list(ids)},
@@ -73,14 +70,17 @@ def load_published(connection: Connection, base: str, view: str, ids: Sequence[s
 
 def save_published(connection: Connection, base: str, view: str, rows: Iterable[Published]) -> None:
     """Store what was just published, in the transaction that removes the changes it answers."""
+    rows = list(rows)
+    _release_records(connection, base, view, rows)
     for row in rows:
         connection.execute(
             text(
-                "INSERT INTO twm.published AS p (base, view, row_id, record_id, cells_hash, attachments_hash)"
-                " VALUES (:base, :view, :row_id, :record_id, :cells_hash, :attachments_hash)"
-                " ON CONFLICT (base, view, row_id) DO UPDATE SET record_id = excluded.record_id,"
-                " cells_hash = excluded.cells_hash, attachments_hash = excluded.attachments_hash,"
-                " published_at = now()"
+                # The files are those of the record: another one has none.
+                "INSERT INTO twm.published AS p (base, view, row_id, record_id, cells_hash)"
+                " VALUES (:base, :view, :row_id, :record_id, :cells_hash)"
+                " ON CONFLICT (base, view, row_id) DO UPDATE SET cells_hash = excluded.cells_hash,"
+                " attachments_hash = CASE WHEN p.record_id = excluded.record_id THEN p.attachments_hash END,"
+                " record_id = excluded.record_id, published_at = now()"
             ),
             {
                 "base": base,
@@ -88,9 +88,30 @@ def save_published(connection: Connection, base: str, view: str, rows: Iterable[
                 "row_id": row.row_id,
                 "record_id": row.record_id,
                 "cells_hash": row.cells_hash,
-                "attachments_hash": row.attachments_hash,
             },
         )
+
+
+def _release_records(connection: Connection, base: str, view: str, rows: Sequence[Published]) -> None:
+    """Take records from rows that they do not show any more: a user gave them the key of another row.
+
+    The rows that lose them are compared again.
+    """
+    connection.execute(
+        text(
+            "WITH released AS (UPDATE twm.published p SET record_id = NULL, cells_hash = NULL"
+            " FROM unnest(CAST(:records AS text[]), CAST(:ids AS text[])) AS n (record_id, row_id)"
+            " WHERE p.base = :base AND p.record_id = n.record_id"
+            " AND (p.view, p.row_id) <> (:view, n.row_id) RETURNING p.view, p.row_id)"
+            " INSERT INTO twm.change_log (view, row_id) SELECT view, row_id FROM released"
+        ),
+        {
+            "base": base,
+            "view": view,
+            "records": [row.record_id for row in rows],
+            "ids": [row.row_id for row in rows],
+        },
+    )
 
 
 def count_published(connection: Connection, base: str, view: str) -> int:

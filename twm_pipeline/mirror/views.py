@@ -182,6 +182,11 @@ def _replace_if_changed(connection: Connection, view: str, statement: str) -> No
     if known != mark:
         connection.exec_driver_sql(statement.replace("%", "%%"))
         connection.exec_driver_sql(f"COMMENT ON VIEW public.{view} IS '{mark}'")
+        # No trigger tells which rows show something else now.
+        connection.execute(
+            text("UPDATE twm.publications SET compared_at = NULL WHERE view = :view"), {"view": view}
+        )
+        connection.execute(text("SELECT pg_notify('twm_changes', :view)"), {"view": view})
 
 
 def _category_columns(

@@ -24,11 +24,13 @@ from twm_pipeline.airtable.fields import KEYS, Key, Layout, TableSpec, specs
 from twm_pipeline.airtable.setup import set_up
 from twm_pipeline.errors import (
     AccessError,
+    ConfigError,
     DatabaseUnavailableError,
     NotFoundError,
     QuotaExhaustedError,
     RequestRefusedError,
     SchemaChangedError,
+    TwmError,
 )
 from twm_pipeline.mirror.changelog import read_changes, remove_changes
 from twm_pipeline.mirror.checkpoints import (
@@ -49,13 +51,13 @@ from twm_pipeline.mirror.published import (
     load_publication,
     load_published,
     month_of_calls,
+    next_ids,
     note_compared,
     note_exhausted,
     note_set_up,
     rows_of_view,
     save_layout,
     save_published,
-    walk_ids,
 )
 from twm_pipeline.mirror.views import category_columns
 
@@ -74,6 +76,10 @@ T = TypeVar("T")
 SOURCE: Origin = "airtable"
 RECORDS_PER_CALL = 10
 ROWS_AT_ONCE = 500
+WARNING_SHARE = 0.8
+"""Of the month's calls, from which on reports tell of them."""
+MOST_REFUSED = 30
+"""Refused records of a run, more than land, after which no more are tried: each costs several calls."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +92,7 @@ class PublishReport:
     updated: int = 0
     removed: int = 0
     set_aside: int = 0
+    files: int = 0
     calls: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
@@ -175,36 +182,89 @@ class Publisher:
     views: tuple[Key, ...] = KEYS
     resume: bool = False
     reports: dict[Key, PublishReport] = field(default_factory=dict)
-    _calls_noted: int = 0
+    layouts: dict[Key, Layout] = field(default_factory=dict, init=False)
+    _specs: dict[Key, TableSpec] = field(default_factory=dict, init=False)
+    _calls_noted: int = field(default=0, init=False)
+    _calls_of_month: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.base = str(self.settings.airtable_base_id)
         self.reports = {view: PublishReport() for view in self.views}
+        self._calls_noted = self._calls_made
 
     def run(self) -> dict[Key, PublishReport]:
         """Publish everything that differs, and return the figures of each view.
 
         Raises:
             QuotaExhaustedError: The month's calls are used up; publishing stops until somebody asks.
-            TwmError: What else stopped it; what is committed stays.
+            TwmError: What else stopped it, or one of the views; what is committed stays.
         """
         self._require_quota()
-        wanted = self.wanted()
-        layouts = self._ensure_set_up(wanted)
         try:
-            for view in self.views:
-                _ViewPublisher(publisher=self, spec=wanted[view], layout=layouts[view]).run()
+            self._publish()
         except QuotaExhaustedError:
-            with self.commit() as connection:
-                note_exhausted(connection, self.base, exhausted=True)
+            if self._calls_left != 0:
+                with self.commit() as connection:
+                    note_exhausted(connection, self.base, exhausted=True)
             raise
         finally:
             self.note_calls(self.views[-1])
+            self._warn_of_limit()
         return self.reports
+
+    def _publish(self) -> None:
+        """Publish each view; what Airtable forbids in one table does not stop the other."""
+        self._specs = self.wanted()
+        self.layouts = self._ensure_set_up(self._specs)
+        failures: list[TwmError] = []
+        for view in self.views:
+            try:
+                _ViewPublisher(publisher=self, spec=self._specs[view]).run()
+            except (AccessError, RequestRefusedError) as error:
+                logger.warning("airtable %s: %s", view, error)
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    # -- calls -----------------------------------------------------------------------------------------------
+
+    @property
+    def _calls_made(self) -> int:
+        return self.client.pace.budget.usage.requests
+
+    @property
+    def _calls_left(self) -> int | None:
+        """Calls that `AIRTABLE_MONTHLY_CALLS` leaves; None: it is not set."""
+        limit = self.settings.airtable_monthly_calls
+        made = self._calls_of_month + self._calls_made - self._calls_noted
+        return None if limit is None else max(limit - made, 0)
+
+    def require_calls(self) -> None:
+        """Pass while `AIRTABLE_MONTHLY_CALLS` leaves any.
+
+        Raises:
+            QuotaExhaustedError: If it does not; a larger number, or the next month, lets publishing go on.
+        """
+        if self._calls_left == 0:
+            msg = (
+                f"The {self.settings.airtable_monthly_calls:,} calls a month of AIRTABLE_MONTHLY_CALLS are"
+                " used up. Nothing is published until the month ends, or until the setting is raised"
+            )
+            raise QuotaExhaustedError(msg)
+
+    def _warn_of_limit(self) -> None:
+        """Say it with the figures of a run that made calls when not many are left of the month."""
+        limit, report = self.settings.airtable_monthly_calls, self.reports[self.views[0]]
+        used = self._calls_of_month
+        if limit and used >= limit * WARNING_SHARE and any(it.calls for it in self.reports.values()):
+            share = f"{used:,} of {limit:,}"
+            report.problems.append(f"{share} calls of this month (AIRTABLE_MONTHLY_CALLS) are used up")
 
     def _require_quota(self) -> None:
         with self.reading() as connection:
             calls, exhausted = month_of_calls(connection, self.base)
+        self._calls_of_month = calls
+        self.require_calls()
         if exhausted and self.resume:
             with self.commit() as connection:
                 note_exhausted(connection, self.base, exhausted=False)
@@ -214,6 +274,22 @@ class Publisher:
                 " published until the month ends, or until somebody asks for it: twm sync airtable"
             )
             raise QuotaExhaustedError(msg)
+
+    def note_calls(self, view: Key) -> None:
+        """Add the calls made since the last time to the report of *view* and to those of the month."""
+        if self._calls_made > self._calls_noted:
+            with self.commit() as connection:
+                self.add_calls(connection, view)
+
+    def add_calls(self, connection: Connection, view: Key) -> None:
+        """Do as `note_calls` in a transaction of the caller's."""
+        calls = self._calls_made - self._calls_noted
+        if calls:
+            self._calls_of_month = add_calls(connection, self.base, calls)
+            self._calls_noted += calls
+            self.reports[view].calls += calls
+
+    # -- tables and fields -----------------------------------------------------------------------------------
 
     def wanted(self) -> dict[Key, TableSpec]:
         """Return the tables as they are to be, a field for each category."""
@@ -231,9 +307,9 @@ class Publisher:
             if table_id
         }
 
-    def ensure_again(self, wanted: Mapping[Key, TableSpec]) -> dict[Key, Layout]:
-        """Read the base's schema again: a field or table that was known is gone."""
-        return self._ensure_set_up(wanted, again=True)
+    def set_up_again(self) -> None:
+        """Read the base's schema again: a field or table that was known may be gone."""
+        self.layouts = self._ensure_set_up(self._specs, again=True)
 
     def _ensure_set_up(self, wanted: Mapping[Key, TableSpec], *, again: bool = False) -> dict[Key, Layout]:
         """Return where tables and fields are, asking Airtable only when other ones are wanted than before."""
@@ -247,6 +323,7 @@ class Publisher:
             and len(layouts) == len(KEYS)
         ):
             return layouts
+        self.require_calls()
         made = set_up(self.client, wanted, layouts)
         with self.commit() as connection:
             for key, layout in made.items():
@@ -275,15 +352,6 @@ class Publisher:
         with _translated(), self.engine.connect() as connection:
             yield connection
 
-    def note_calls(self, view: Key) -> None:
-        """Add the calls made since the last time to the report of *view* and to those of the month."""
-        made = self.client.pace.budget.usage.requests
-        calls, self._calls_noted = made - self._calls_noted, made
-        self.reports[view].calls += calls
-        if calls:
-            with self.commit() as connection:
-                add_calls(connection, self.base, calls)
-
 
 @dataclass(kw_only=True)
 class _ViewPublisher:
@@ -292,12 +360,10 @@ class _ViewPublisher:
     Args:
         publisher: The base's.
         spec: The table as it is to be.
-        layout: Where it is.
     """
 
     publisher: Publisher
     spec: TableSpec
-    layout: Layout
 
     def __post_init__(self) -> None:
         self.base = self.publisher.base
@@ -307,30 +373,46 @@ class _ViewPublisher:
         self.zone = ZoneInfo(self.publisher.settings.timezone)
         self._reading = self.publisher.reading
 
+    @property
+    def layout(self) -> Layout:
+        """Where the table is now; set-up may find it elsewhere while views are published."""
+        return self.publisher.layouts[self.view]
+
     def run(self) -> None:
         """Publish everything that differs."""
         began = time.monotonic()
         try:
-            with self._reading() as connection:
-                is_compared = load_publication(connection, self.base, self.view).is_compared
-            if not is_compared:
-                self._compare_everything()
-            self._follow_log()
-            self._retry()
+            while True:
+                if not self._is_compared():
+                    self._compare_everything()
+                self._follow_log()
+                self._retry()
+                if self._is_compared():
+                    break  # otherwise a field or the table was made anew meanwhile
         finally:
             self.publisher.note_calls(self.view)
             self.report.seconds += time.monotonic() - began
 
     # -- what to compare -------------------------------------------------------------------------------------
 
+    def _is_compared(self) -> bool:
+        with self._reading() as connection:
+            return load_publication(connection, self.base, self.view).is_compared
+
     def _compare_everything(self) -> None:
         """Compare all rows, with the fresh changes before each part of them."""
-        with self._reading() as walking:
-            for ids in walk_ids(walking, self.view, size=ROWS_AT_ONCE):
-                self._follow_log()
-                self._publish(ids, {})
-        with self._commit() as connection:
-            note_compared(connection, self.base, self.view)
+        layout, after = self.layout, None
+        while True:
+            self._follow_log()
+            with self._reading() as connection:
+                ids = next_ids(connection, self.view, after=after, limit=ROWS_AT_ONCE)
+            if not ids:
+                break
+            self._publish(ids, {})
+            after = ids[-1]
+        if self.layout == layout:
+            with self._commit() as connection:
+                note_compared(connection, self.base, self.view)
 
     def _follow_log(self) -> None:
         """Compare the rows that the change log names until it names no more."""
@@ -376,9 +458,9 @@ class _ViewPublisher:
 
     def _send(self, writes: Sequence[Write], entries: Mapping[str, Sequence[int]]) -> None:
         """Write up to ten records, all of them known or none; one that is refused is found alone."""
-        self.publisher.should_stop()
+        self._require_leave()
         try:
-            stored = self._call_on_schema(writes)
+            stored = self._on_schema(lambda: self._call(writes))
         except NotFoundError as error:
             if writes[0].record_id is None:
                 self._divide(writes, error, entries)
@@ -405,21 +487,26 @@ class _ViewPublisher:
         self._send(writes[:middle], entries)
         self._send(writes[middle:], entries)
 
-    def _call_on_schema(self, writes: Sequence[Write]) -> list[Published]:
-        """Send *writes*; where a field or the table is gone, it is made again first.
+    def _require_leave(self) -> None:
+        """Pass while calls may be made.
 
-        Airtable answers 403 for a table that is gone, as for one that may not be seen; set-up tells which.
+        Raises:
+            WindowClosedError: The time is over.
+            QuotaExhaustedError: The month's calls are.
+        """
+        self.publisher.should_stop()
+        self.publisher.require_calls()
+
+    def _on_schema(self, call: Callable[[], T]) -> T:
+        """Do *call*; where a field or the table is gone, it is made again first.
+
+        For a table that is gone Airtable answers as for one that may not be seen; set-up tells which.
         """
         try:
-            return self._call(writes)
-        except (SchemaChangedError, AccessError):
-            self.layout = self._layout_again()
-            return self._call(writes)
-
-    def _layout_again(self) -> Layout:
-        """Read the schema again; what is wanted of the other table stays as it was."""
-        publisher = self.publisher
-        return publisher.ensure_again(publisher.wanted())[self.view]
+            return call()
+        except (SchemaChangedError, AccessError, ConfigError):
+            self.publisher.set_up_again()
+            return call()
 
     def _call(self, writes: Sequence[Write]) -> list[Published]:
         """Send *writes* and return what is published then."""
@@ -449,13 +536,17 @@ class _ViewPublisher:
             parked = Published(row_id=write.row_id, record_id=write.record_id, cells_hash=None)
             save_published(connection, self.base, self.view, [parked])
             remove_changes(connection, _entries_of([write.row_id], entries))
+        if self.report.set_aside >= max(MOST_REFUSED, self.report.created + self.report.updated):
+            msg = f"Airtable refuses record after record of {self.view}, the last one with: {error}"
+            raise RequestRefusedError(msg)
 
     def _remove(self, removals: Sequence[Published], entries: Mapping[str, Sequence[int]]) -> None:
         """Remove records of rows that the view shows no longer."""
+        self._require_leave()
         known = [item.record_id for item in removals if item.record_id is not None]
         try:
             if known:
-                self.client.delete(self.layout.table_id, known)
+                self._on_schema(lambda: self.client.delete(self.layout.table_id, known))
         except NotFoundError:
             if len(removals) > 1:
                 for item in removals:
@@ -472,6 +563,7 @@ class _ViewPublisher:
     def _commit(self) -> Iterator[Connection]:
         with self.publisher.commit() as connection:
             yield connection
+            self.publisher.add_calls(connection, self.view)
         self.publisher.on_commit(self.view, self.report)
 
 
