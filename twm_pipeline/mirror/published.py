@@ -122,6 +122,58 @@ def count_published(connection: Connection, base: str, view: str) -> int:
     return int(connection.execute(query, {"base": base, "view": view}).scalar_one())
 
 
+def next_published(
+    connection: Connection, base: str, view: str, *, after: str, limit: int
+) -> list[Published]:
+    """Return rows that have a record, in the order of their keys as texts."""
+    rows = connection.execute(
+        text(
+            "SELECT row_id, record_id, cells_hash FROM twm.published WHERE base = :base AND view = :view"
+            " AND record_id IS NOT NULL AND row_id > :after ORDER BY row_id LIMIT :limit"
+        ),
+        {"base": base, "view": view, "after": after, "limit": limit},
+    )
+    return [Published(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def published_by_record(
+    connection: Connection, base: str, view: str, record_ids: Sequence[str]
+) -> list[Published]:
+    """Return the rows that these records show; those of the users show none."""
+    rows = connection.execute(
+        text(
+            "SELECT row_id, record_id, cells_hash FROM twm.published"
+            " WHERE base = :base AND view = :view AND record_id = ANY(:ids)"
+        ),
+        {"base": base, "view": view, "ids": list(record_ids)},
+    )
+    return [Published(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def write_again(connection: Connection, base: str, view: str, ids: Sequence[str], *, is_gone: bool) -> None:
+    """Have rows published again whose records show something else, or are gone."""
+    connection.execute(
+        text(
+            "WITH again AS (UPDATE twm.published SET cells_hash = NULL,"
+            " record_id = CASE WHEN NOT :is_gone THEN record_id END"
+            " WHERE base = :base AND view = :view AND row_id = ANY(:ids) RETURNING row_id)"
+            " INSERT INTO twm.change_log (view, row_id) SELECT :view, row_id FROM again"
+        ),
+        {"base": base, "view": view, "ids": list(ids), "is_gone": is_gone},
+    )
+
+
+def note_checked(connection: Connection, base: str, view: str, *, cursor: str | None) -> None:
+    """Note that records up to *cursor* were looked at; None: the next look begins with the first."""
+    connection.execute(
+        text(
+            "UPDATE twm.publications SET checked_at = now(), check_cursor = :cursor"
+            " WHERE base = :base AND view = :view"
+        ),
+        {"base": base, "view": view, "cursor": cursor},
+    )
+
+
 def forget_published(connection: Connection, base: str, view: str, ids: Sequence[str]) -> None:
     """Forget rows that are shown no longer and whose record is removed."""
     connection.execute(

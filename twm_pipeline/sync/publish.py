@@ -214,8 +214,7 @@ class Publisher:
 
     def _publish(self) -> None:
         """Publish each view; what Airtable forbids in one table does not stop the other."""
-        self._specs = self.wanted()
-        self.layouts = self._ensure_set_up(self._specs)
+        self.prepare()
         failures: list[TwmError] = []
         for view in self.views:
             try:
@@ -225,6 +224,12 @@ class Publisher:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    def prepare(self) -> dict[Key, TableSpec]:
+        """Set up the base where it has to be, and return its tables."""
+        self._specs = self.wanted()
+        self.layouts = self._ensure_set_up(self._specs)
+        return self._specs
 
     # -- calls -----------------------------------------------------------------------------------------------
 

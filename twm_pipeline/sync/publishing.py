@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +21,7 @@ from twm_pipeline.mirror.changelog import CHANNEL
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sync.engine import configured_sources, open_pass
 from twm_pipeline.sync.publish import Publisher, PublishReport
+from twm_pipeline.sync.publish_check import CheckReport, check_base
 from twm_pipeline.sync.publish_files import FilePublisher
 from twm_pipeline.sync.window import (
     LONGEST_SLEEP_SECONDS,
@@ -50,6 +51,7 @@ class PublishWindow:
         seconds: How long it lasts; 0: until everything that differs is published, once.
         views: Only these.
         resume: Ask Airtable again after its monthly quota was used up.
+        check: Look once whether the base still holds what was published: at a sample, or at all of it.
         on_report: Told after every look.
         on_commit: Told after every commit, with the view.
         should_stop: Raises `WindowClosedError` when somebody wants the window to end.
@@ -61,10 +63,12 @@ class PublishWindow:
     seconds: float = 0.0
     views: tuple[Key, ...] = KEYS
     resume: bool = False
+    check: Literal["sample", "whole"] | None = None
     on_report: Callable[[dict[Key, PublishReport]], None] = lambda _: None
     on_commit: Callable[[Key, PublishReport], None] = lambda _key, _report: None
     should_stop: Callable[[], None] = lambda: None
     wait: Callable[[float], None] = time.sleep
+    checked: dict[Key, CheckReport] = field(default_factory=dict, init=False)
     _deadline: float | None = field(default=None, init=False)
 
     def run(self) -> bool:
@@ -116,10 +120,20 @@ class PublishWindow:
         self.resume = False
         try:
             publisher.run()
+            if self.check is not None:
+                self._check(publisher, whole=self.check == "whole")
             if "emails" in self.views:
                 self._publish_files(publisher)
         finally:
             self.on_report(publisher.reports)
+
+    def _check(self, publisher: Publisher, *, whole: bool) -> None:
+        """Look at the base once a window, and write again what is gone or differs."""
+        self.checked = check_base(publisher, whole=whole)
+        self.check = None
+        for view, found in self.checked.items():
+            publisher.reports[view].problems += found.problems
+        publisher.run()
 
     def _publish_files(self, publisher: Publisher) -> None:
         """Send the files of e-mails; only a window asks the vendor for fresh addresses of old ones."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from twm_pipeline.airtable.cells import Cells, digest
 from twm_pipeline.airtable.client import AirtableClient, budget_plan
+from twm_pipeline.airtable.fields import KEYS, Key
 from twm_pipeline.budget import Budget
 from twm_pipeline.errors import (
     AccessError,
@@ -27,6 +28,8 @@ from twm_pipeline.mirror.published import Published
 from twm_pipeline.sandbox import SandboxControl
 from twm_pipeline.settings import environment_of
 from twm_pipeline.sync.publish import Plan, Publisher, plan_publish
+from twm_pipeline.sync.publish_check import CheckReport
+from twm_pipeline.sync.publishing import PublishWindow
 from twm_pipeline_tests.publishing import (
     Reports,
     airtable_settings,
@@ -845,3 +848,95 @@ def test_adopting_a_complete_old_base_makes_no_record_twice(make_base):
     keys = [cells.get("id") for cells in base.records().values()]
 
     assert len(set(keys)) == len(keys) > rows
+
+
+# -- looking at the base ---------------------------------------------------------------------------------
+
+
+def check(
+    base: Base, how: Literal["sample", "whole"], *, views: tuple[Key, ...] = KEYS
+) -> dict[Key, CheckReport]:
+    """Publish, look at the base, write again what differs; return what was found."""
+    window = PublishWindow(engine=base.account.engine, settings=base.account.settings, check=how, views=views)
+    assert window.run()
+    return window.checked
+
+
+@pytest.mark.parametrize("tables", [False, True], ids=["rows", "tables"])
+def test_a_wiped_base_is_refilled_without_a_vendor_call(base, tables):
+    base.control.airtable_wipe(tables=tables)
+    asked = [base.account.requests(source) for source in ("teamwork", "missive")]
+
+    check(base, "sample")
+
+    assert not base.differences()
+    assert [base.account.requests(source) for source in ("teamwork", "missive")] == asked
+
+
+def test_a_sample_of_a_base_that_is_as_it_should_be_costs_a_call_a_table(base):
+    found = check(base, "sample", views=("tasks",))["tasks"]
+
+    assert len(base.requests()) == 1
+    assert (found.checked, found.missing, found.different) == (len(base.task_ids()), 0, 0)
+
+
+def test_samples_go_round(make_base):
+    base = make_base(tasks=300, conversations=3)
+    base.publish()
+    counts = [check(base, "sample")["tasks"].checked for _ in range(4)]
+
+    assert counts == [100, 100, len(base.task_ids()) - 200, 100]
+
+
+@pytest.mark.parametrize("how", ["sample", "whole"])
+def test_deleted_and_changed_records_are_as_the_mirror_says_again(base, how):
+    first, second, third, *_ = base.task_ids("priority IS NOT NULL")
+    base.control.airtable_delete("Tasks", base.record_of(first))
+    base.control.airtable_edit("Tasks", base.record_of(second), {"name": "My own name", "priority": None})
+    base.control.airtable_edit("Tasks", base.record_of(third), {"id": "something else"})
+
+    found = check(base, how)["tasks"]
+
+    assert (found.missing, found.different) == (1, 2)
+    assert not base.differences()
+    assert not any(check(base, how)["tasks"].problems)
+
+
+def test_a_deleted_record_deep_in_the_table_comes_back_by_a_whole_look(make_base):
+    base = make_base(tasks=250, conversations=3)
+    base.publish()
+    base.control.airtable_delete("Tasks", base.record_of(base.task_ids()[-1]))
+
+    assert check(base, "sample")["tasks"].missing == 0
+    assert check(base, "whole")["tasks"].missing == 1
+    assert not base.differences()
+
+
+def test_doubled_records_are_told_of_and_left_to_people(base):
+    task_id = base.task_ids()[3]
+    copy = base.control.airtable_duplicate("Tasks", base.record_of(task_id))
+    base.control.airtable_create("Tasks", {"name": "Somebody's own"})
+
+    found = check(base, "whole")["tasks"]
+
+    assert found.doubled == [str(task_id)]
+    assert str(task_id) in found.problems[0]
+    assert copy in base.records()
+
+
+def test_a_look_leaves_alone_what_waits_to_be_sent(picky):
+    bad = refuse_one(picky)
+
+    found = check(picky, "whole")["tasks"]
+
+    assert found.different == 0
+    assert list(picky.set_aside()) == [str(bad)]
+
+
+def test_a_look_changes_nothing_of_what_users_add(base):
+    base.control.airtable_add_field("Tasks", "My notes", "multilineText")
+    base.control.airtable_edit("Tasks", base.record_of(base.task_ids()[0]), {"My notes": "call Nora"})
+
+    found = check(base, "whole")["tasks"]
+
+    assert (found.missing, found.different) == (0, 0)
