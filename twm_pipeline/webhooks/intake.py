@@ -47,6 +47,8 @@ class Intake:
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="intake", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.failing: set[Source] = set()
+        """Sources whose last deliveries could not be stored."""
 
     def start(self) -> None:
         """Begin to write; called on the event loop that is to be told."""
@@ -95,8 +97,10 @@ class Intake:
             # The text of an error that we do not know may hold the body.
             reason = error if isinstance(error, RetriableError) else place_of(error)
             logger.error("Put off %d deliveries of %s: %s", len(waiting), source, reason)  # noqa: TRY400 - without a traceback
+            self.failing.add(source)
             self._tell(waiting, kept=False)
         else:
+            self.failing.discard(source)
             self._tell(waiting, kept=True)
             _log(source, envelopes, seconds=time.monotonic() - began)
 

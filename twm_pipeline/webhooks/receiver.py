@@ -135,7 +135,8 @@ class Receiver:
             fits = all(spool.free_bytes > self.reserve_bytes for spool in self.spools.values())
         except SpoolError:
             fits = False
-        return JSONResponse({"status": "ok" if fits else "full"}, 200 if fits else 503)
+        status = "full" if not fits else "failing" if self.intake.failing else "ok"
+        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
 
 @dataclass(frozen=True, slots=True)

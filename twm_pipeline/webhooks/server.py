@@ -33,7 +33,7 @@ MOST_HEAD_BYTES = 16 << 10
 REQUEST_SECONDS = 10.0
 """For the head of a request, and again for its body, however many bytes trickle in meanwhile."""
 MOST_CONNECTIONS = 200
-"""Requests on further ones are answered 503; twice as many are all that are held at once."""
+"""So many requests are taken at once, further ones answered 503; twice as many connections are held."""
 MOST_PIPELINED = 100
 """Requests of one connection that wait for their turn; uvicorn would queue as many as are sent."""
 STOP_SECONDS = 8
@@ -75,15 +75,30 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._pieces_bytes = 0
         self._is_deaf = False
-        self._deadline = self.loop.time() + REQUEST_SECONDS
+        self.deadline = self.loop.time() + REQUEST_SECONDS
         self._stuck_since = math.inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Begin, unless there are far too many."""
+        """Begin; of far too many, the one goes that has been waited for longest, and not who comes last."""
         super().connection_made(transport)
         if len(self.connections) > 2 * MOST_CONNECTIONS:
-            self._is_deaf = True
-            transport.abort()
+            idle = [item for item in self._others() if not item.is_at_work]
+            min(idle, key=lambda item: item.deadline, default=self).cut_off()
+
+    def cut_off(self) -> None:
+        """End the connection at once."""
+        self._is_deaf = True
+        self.deadline = math.inf
+        self.transport.abort()
+
+    def _others(self) -> list[GuardedProtocol]:
+        return [item for item in self.connections if isinstance(item, GuardedProtocol) and item is not self]
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a request with a complete head is being read or answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return self._phase is Phase.BODY or (cycle is not None and not cycle.response_complete)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let every request know, and not only the last one, that nobody waits for its answer."""
@@ -98,8 +113,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         unfinished = self.scope if self._phase is Phase.HEAD else None
-        if self._deadline == math.inf:
-            self._deadline = self.loop.time() + REQUEST_SECONDS
+        if self.deadline == math.inf:
+            self.deadline = self.loop.time() + REQUEST_SECONDS
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -116,7 +131,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin to count."""
         super().on_message_begin()
         self._phase, self._head_bytes, self._pieces_bytes = Phase.HEAD, 0, 0
-        self._deadline = self.loop.time() + REQUEST_SECONDS
+        self.deadline = self.loop.time() + REQUEST_SECONDS
 
     def on_url(self, url: bytes) -> None:
         """Count a piece of the target."""
@@ -134,15 +149,21 @@ class GuardedProtocol(HttpToolsProtocol):
             raise RefusedError(HTTPStatus.BAD_REQUEST)  # the parser skips the body, which must not be lost
         if len(self.pipeline) >= MOST_PIPELINED:
             raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS)
-        self.app = _busy if len(self.connections) > MOST_CONNECTIONS else self._receiver_app
+        self.app = _busy if self._are_too_many() else self._receiver_app
         super().on_headers_complete()
         self._phase = Phase.BODY
-        self._deadline = self.loop.time() + REQUEST_SECONDS
+        self.deadline = self.loop.time() + REQUEST_SECONDS
+
+    def _are_too_many(self) -> bool:
+        """Return whether others are at work on as many requests as are taken at once."""
+        if len(self.connections) <= MOST_CONNECTIONS:
+            return False
+        return sum(item.is_at_work for item in self._others()) >= MOST_CONNECTIONS
 
     def on_message_complete(self) -> None:
         """Let the application take its time."""
         super().on_message_complete()
-        self._phase, self._deadline = Phase.IDLE, math.inf
+        self._phase, self.deadline = Phase.IDLE, math.inf
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - as uvicorn's own
         self._answered = cycle
@@ -152,9 +173,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """End the connection if its time is over; while we do not read, it is not the client who is late."""
         is_stuck = self.transport.is_closing() or self.flow.write_paused  # answers that nobody fetches
         self._stuck_since = min(self._stuck_since, now) if is_stuck else math.inf
-        if now - self._stuck_since > REQUEST_SECONDS or (self._is_deaf and now > self._deadline):
+        if now - self._stuck_since > REQUEST_SECONDS or (self._is_deaf and now > self.deadline):
             self.transport.abort()
-        elif now > self._deadline and not self.flow.read_paused:
+        elif now > self.deadline and not self.flow.read_paused:
             if self._phase is Phase.IDLE:
                 self.transport.close()
             else:
@@ -170,10 +191,10 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if self._phase is not Phase.BODY and cycle is not None and not cycle.response_complete:
             # It would be taken for the answer to an earlier request, which is still to come.
-            self._is_deaf, self._deadline, cycle.keep_alive = True, math.inf, False
+            self._is_deaf, self.deadline, cycle.keep_alive = True, math.inf, False
             return
         self._is_deaf = True
-        self._deadline = self.loop.time() + LINGER_SECONDS
+        self.deadline = self.loop.time() + LINGER_SECONDS
         if self._phase is Phase.BODY and cycle is not None:
             if cycle.response_started or self.pipeline:
                 self.transport.close()

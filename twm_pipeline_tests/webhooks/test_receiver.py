@@ -306,6 +306,11 @@ def test_a_disk_that_fails_is_put_off_and_said(receiver, caplog):
     assert answer.status == 503
     assert "Put off 1 deliveries of teamwork" in caplog.text
     assert len(receiver.kept()) == 1
+    health = requests.get(receiver.url + "/health", timeout=10)
+    assert (health.status_code, health.json()) == (503, {"status": "failing"})
+    folder.unlink()
+    assert receiver.send(task_delivery(3)).status == 200
+    assert requests.get(receiver.url + "/health", timeout=10).status_code == 200
 
 
 def test_a_defect_is_put_off_and_told_without_the_delivery(receiver, monkeypatch, caplog):
@@ -319,6 +324,8 @@ def test_a_defect_is_put_off_and_told_without_the_delivery(receiver, monkeypatch
     assert "body of the delivery" not in caplog.text
     assert "Traceback" not in caplog.text
     assert nothing_is_kept(receiver.settings)
+    monkeypatch.undo()
+    assert receiver.send(task_delivery(1)).status == 200
 
 
 def test_health_says_ok_and_nothing_else(receiver):
