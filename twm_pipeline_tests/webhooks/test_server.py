@@ -113,7 +113,7 @@ def test_who_reads_no_answers_is_cut_off(receiver, monkeypatch):
 
 
 def ask_until(gone, connection):
-    """Send requests until the server has closed; whether the sender's own system tells it is another matter."""
+    """Send requests until the server has closed; the system need not tell the sender."""
     with suppress(BrokenPipeError, ConnectionResetError):
         while not gone.is_set():
             with suppress(TimeoutError):
@@ -196,7 +196,6 @@ def test_connections_that_say_nothing_shut_no_sender_out(receiver, monkeypatch):
             connection.send(b"POST /hooks/teamwork HTTP/1.1\r\n")
         with receiver.connect() as sender:
             assert sender.ask(VALID).status == 200
-        assert silent[0].is_closed()
 
 
 @pytest.mark.parametrize(
