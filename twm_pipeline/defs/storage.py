@@ -8,25 +8,40 @@ on the command line, so no password is visible there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Self
 
+import psycopg2
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._core.storage.sql import create_engine
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL, Engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from twm_pipeline.db import dagster_url
 from twm_pipeline.settings import load_settings
 
 STORAGE_LOCK = 74_770_004
 LOOKED_FOR = ("runs", "instance_info", "event_logs", "jobs")
+SETTLED = {
+    "has_built_index",
+    "has_instigators_table",
+    "_has_instigators_table",
+    "has_run_stats_index_cols",
+}
+"""Whether the database is of today's form: Dagster asks before most statements, and a yes stays true."""
+UNUSED_SECONDS = 2.0
+"""A connection that was not used for so long is tried first: the server may have been restarted."""
 
 
 class _PlacedBySettings:
@@ -58,6 +73,8 @@ class TwmStorage(_PlacedBySettings, DagsterPostgresStorage):
                 storage = cls(address, inst_data=inst_data)
         for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
             part._engine = engine  # noqa: SLF001 - it offers no other way
+            for question in SETTLED & set(dir(part)):
+                setattr(part, question, _once_true(getattr(part, question)))
         return storage
 
 
@@ -81,7 +98,35 @@ class TwmArtifactStorage(_PlacedBySettings, LocalArtifactStorage):
 
 @cache
 def _shared_engine(url: URL) -> Engine:
-    return create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20, pool_pre_ping=True)
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20)
+
+    @event.listens_for(engine, "checkin")
+    def note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def try_out(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used", math.inf) > UNUSED_SECONDS:
+            try:
+                engine.dialect.do_ping(connection)
+            except psycopg2.Error as error:
+                raise DisconnectionError from error  # the pool then connects anew
+
+    return engine
+
+
+def _once_true(ask: Callable[..., bool]) -> Callable[..., bool]:
+    """Return *ask*, which asks no more what was answered with yes."""
+    settled: set[tuple[str, ...]] = set()
+
+    def answer(*given: object) -> bool:
+        about = tuple(item for item in given if isinstance(item, str))  # and not the connection
+        if about not in settled and not ask(*given):
+            return False
+        settled.add(about)
+        return True
+
+    return answer
 
 
 def _has_tables(engine: Engine) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.instance.ref import InstanceRef
@@ -102,6 +103,50 @@ def test_a_run_and_what_it_printed_outlive_the_temporary_home(instance, home, tm
     assert run is not None
     assert run.status == dg.DagsterRunStatus.SUCCESS
     assert printed == b"good morning\n"
+
+
+def test_the_instances_of_a_process_share_one_connection(instance, dagster_database, tmp_path):
+    (tmp_path / "next").mkdir()
+    with open_instance(tmp_path / "next") as other:
+        for _ in range(5):
+            instance.get_runs_count()
+            other.get_runs_count()
+
+    assert len(sessions(dagster_database)) == 1
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced(instance, dagster_database, monkeypatch):
+    monkeypatch.setattr("twm_pipeline.defs.storage.UNUSED_SECONDS", 0.0)
+    instance.get_runs_count()
+    [before] = sessions(dagster_database)
+    with psycopg.connect(words(dagster_database), autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", [before])
+
+    assert instance.get_runs_count() == 0
+    assert sessions(dagster_database) != [before]
+
+
+def test_what_dagster_asks_of_its_tables_is_asked_once(instance, dagster_database):
+    schedules = instance.schedule_storage
+    assert schedules.has_instigators_table()
+    with psycopg.connect(words(dagster_database)) as connection:
+        connection.execute("ALTER TABLE instigators RENAME TO others")
+
+    assert schedules.has_instigators_table()
+
+
+def words(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def sessions(url: URL) -> list[int]:
+    """Return the server's processes for this test's database, but for that of the question."""
+    query = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    with psycopg.connect(words(url)) as connection:
+        return [row[0] for row in connection.execute(query)]
 
 
 def test_events_reach_a_watcher(instance, home):
