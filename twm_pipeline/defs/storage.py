@@ -9,8 +9,9 @@ on the command line, so no password is visible there.
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,10 +19,13 @@ from typing import Self
 
 import psycopg2
 from dagster._config.config_schema import UserConfigSchema
+from dagster._core.execution.compute_logs import redirect_stream
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._core.storage.sql import create_engine
 from dagster._serdes import ConfigurableClassData
+from dagster._utils import touch_file
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -79,12 +83,32 @@ class TwmStorage(_PlacedBySettings, DagsterPostgresStorage):
 
 
 class TwmComputeLogManager(_PlacedBySettings, LocalComputeLogManager):
-    """What the runs print, in `dagster/storage` below `TWM_DATA_DIR`."""
+    """What the runs print, in `dagster/storage` below `TWM_DATA_DIR`.
+
+    Dagster also copies it to where the run's process writes, by four further processes for each run. They are
+    spared where that is no terminal.
+    """
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, _config_value: object) -> Self:
         """Return the manager; its folder is made on first use."""
         return cls(base_dir=str(_folder() / "storage"), inst_data=inst_data)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        """Write what is printed in the block to the files of *log_key*."""
+        if sys.stderr.isatty():
+            with super().capture_logs(log_key) as context:
+                yield context
+            return
+        with (
+            self.open_log_stream(log_key, ComputeIOType.STDOUT) as out,
+            self.open_log_stream(log_key, ComputeIOType.STDERR) as err,
+            redirect_stream(out, sys.stdout),
+            redirect_stream(err, sys.stderr),
+        ):
+            yield CapturedLogContext(log_key)
+        touch_file(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]  # Dagster's own
 
 
 class TwmArtifactStorage(_PlacedBySettings, LocalArtifactStorage):
