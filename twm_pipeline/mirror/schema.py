@@ -34,14 +34,29 @@ def migrate(engine: Engine) -> None:
     """
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS twm"))
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS_DIR))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if not _is_at_head(connection):
+            _upgrade(connection)
         apply_views(connection)
-        _grant_reader(connection)
+        if not _reader_sees_all(connection):
+            _grant_reader(connection)
+
+
+def _is_at_head(connection: Connection) -> bool:
+    """Return whether every migration was applied; every run asks, and Alembic needs longer for the answer."""
+    if connection.scalar(text("SELECT to_regclass('twm.alembic_version')")) is None:
+        return False
+    newest = max(path.name for path in (MIGRATIONS_DIR / "versions").glob("[0-9]*.py"))
+    applied = connection.scalars(text("SELECT version_num FROM twm.alembic_version")).all()
+    return applied == [newest.partition("_")[0]]
+
+
+def _upgrade(connection: Connection) -> None:
+    connection.execute(text("CREATE SCHEMA IF NOT EXISTS twm"))
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS_DIR))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def categorize(engine: Engine, categories: Categories) -> bool:
@@ -67,6 +82,18 @@ def categorize(engine: Engine, categories: Categories) -> bool:
         apply_views(connection)
         logger.info("categories applied: %d", len(wanted))
         return True
+
+
+def _reader_sees_all(connection: Connection) -> bool:
+    """Return whether the read-only role exists and may read every table and both views."""
+    query = text(
+        "SELECT bool_and(has_table_privilege(r.oid, c.oid, 'SELECT')"
+        " AND has_schema_privilege(r.oid, c.relnamespace, 'USAGE'))"
+        " FROM pg_roles r, pg_class c WHERE r.rolname = :role AND c.relkind IN ('r', 'v')"
+        " AND (c.relnamespace IN ('teamwork'::regnamespace, 'missive'::regnamespace, 'twm'::regnamespace)"
+        " OR c.oid IN ('public.tasks'::regclass, 'public.emails'::regclass))"
+    )
+    return bool(connection.scalar(query, {"role": READER_ROLE}))
 
 
 def _grant_reader(connection: Connection) -> None:

@@ -63,6 +63,29 @@ def test_migrating_again_keeps_rows_and_rewrites_nothing(engine):
     assert state() == before
 
 
+def test_a_database_that_is_up_to_date_is_only_looked_at(engine):
+    def version_of_the_catalog():
+        with engine.connect() as connection:
+            return connection.scalar(text("SELECT max(xmin::text::bigint) FROM pg_class"))
+
+    before = version_of_the_catalog()
+    migrate(engine)
+
+    assert version_of_the_catalog() == before
+
+
+def test_a_right_that_the_reader_has_lost_comes_back(engine):
+    with engine.begin() as connection:
+        connection.execute(text(f"REVOKE SELECT ON missive.comments FROM {schema.READER_ROLE}"))
+
+    migrate(engine)
+
+    with engine.connect() as connection:
+        assert connection.scalar(
+            text("SELECT has_table_privilege(:r, 'missive.comments', 'SELECT')"), {"r": schema.READER_ROLE}
+        )
+
+
 def test_processes_that_migrate_at_once_end_alike(empty):
     errors: list[BaseException] = []
 
