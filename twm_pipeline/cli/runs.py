@@ -37,7 +37,12 @@ class RunFailedError(TwmError):
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the environment of every process of Dagster: these settings, the project's instance."""
-    return {**environment_of(settings), "DAGSTER_HOME": str(_home(settings)), "PYTHONUNBUFFERED": "1"}
+    return {
+        **environment_of(settings),
+        "DAGSTER_HOME": str(_home(settings)),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "",  # each run is a new process, and would compile the package anew
+    }
 
 
 def _home(settings: Settings) -> Path:
