@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-system demo bench soak lock format
+.PHONY: help setup run test coverage test-system demo bench soak lock format
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,9 @@ test: setup ## every check and test that needs nothing but Python
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest --numprocesses $(WORKERS)
+
+coverage: setup ## the tests again, and which lines they reach (slower)
 	$(BIN)/pytest --numprocesses $(WORKERS) --cov --cov-report term
 
 test-system: setup ## the tests that need a browser, strace or other packages of the system
