@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bench import imports, receiver, requests_count, upsert
+from bench import idle, imports, latency, receiver, requests_count, starts, upsert
 from bench.report import Report, publish
 
 BENCHMARKS: dict[str, Callable[..., Report]] = {
@@ -16,6 +16,9 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "imports": imports.run,
     "requests": requests_count.run,
     "receiver": receiver.run,
+    "latency": latency.run,
+    "starts": starts.run,
+    "idle": idle.run,
 }
 
 

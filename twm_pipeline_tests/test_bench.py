@@ -6,7 +6,7 @@ import orjson
 import pytest
 from rich.console import Console
 
-from bench import dlt_peer, imports, receiver, requests_count, upsert
+from bench import dlt_peer, idle, imports, latency, receiver, requests_count, starts, upsert
 from bench.content import Content
 from bench.report import Report, publish
 from bench.servers import append_body, bytes_server, measured
@@ -58,6 +58,31 @@ def test_every_delivery_of_a_burst_is_there() -> None:
     assert report.figures["burst"]["there"] == 100
     assert report.figures["statuses"] == [{"200": 50}]
     assert aims_of(report)["of the burst, all is acknowledged and there"]
+
+
+def test_changes_are_followed_to_their_rows() -> None:
+    report = latency.run(scale=TINY)
+
+    fast, rested = report.figures.values()
+    assert (len(fast), len(rested)) == (6, 3)
+    assert {journey["source"] for journey in fast} == {"teamwork", "missive"}
+    assert all(0 < item["vendor"] < item["from_sending"] <= item["from_change"] for item in fast + rested)
+
+
+def test_a_start_is_held_against_a_bare_dagster() -> None:
+    report = starts.run(scale=TINY)
+
+    [ours], [floor] = report.figures.values()
+    assert ours["from_change"] > ours["vendor"] > 0
+    assert floor > 0
+
+
+def test_an_idle_deployment_is_measured_whole() -> None:
+    report = idle.run(scale=TINY)
+
+    assert {row[0] for row in report.rows} >= {*idle.ROLES.values(), "all"}
+    assert 0 < report.figures["pss_bytes"] <= report.figures["rss_bytes"]
+    assert report.figures["cpu_share"] > 0
 
 
 def test_a_report_is_printed_and_written(tmp_path: Path) -> None:
