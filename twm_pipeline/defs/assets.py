@@ -103,7 +103,7 @@ def _run(
     mirror: MirrorResource = context.resources.mirror
     vendor: VendorResource = getattr(context.resources, source)
     results: list[dg.MaterializeResult[None]] = []
-    with ending_gently() as stop, as_failures():
+    with ending_gently() as stop, as_failures(context):
         settings = mirror.settings()
         streams = [key.path[-1] for key in context.selected_asset_keys]
         options = config.to_options(source, streams)

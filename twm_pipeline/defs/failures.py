@@ -21,16 +21,30 @@ from twm_pipeline.errors import (
     place_of,
 )
 
+FAILED_BY = "twm/failed_by"
+"""Tag of runs that an error of ours ended, with its class; a run whose process was lost has none."""
+
 
 @contextmanager
-def as_failures() -> Iterator[None]:
-    """Raise `dagster.Failure` for the errors of the product and of PostgreSQL inside."""
+def as_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext | None = None) -> Iterator[None]:
+    """Raise `dagster.Failure` for the errors of the product and of PostgreSQL inside.
+
+    Args:
+        context: Of the run that is to be tagged with the error's class.
+    """
     try:
         yield
     except TwmError as error:
+        _tag(context, type(error).__name__)
         raise to_failure(error) from None
     except DBAPIError as error:
+        _tag(context, type(error.orig).__name__)
         raise _database_failure(error) from None
+
+
+def _tag(context: dg.OpExecutionContext | dg.AssetExecutionContext | None, name: str) -> None:
+    if context is not None:
+        context.instance.add_run_tags(context.run.run_id, {FAILED_BY: name})
 
 
 def to_failure(error: TwmError) -> dg.Failure:

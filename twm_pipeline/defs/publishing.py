@@ -71,7 +71,7 @@ def airtable_assets(
     """Publish the selected tables."""
     mirror: MirrorResource = context.resources.mirror
     results: list[dg.MaterializeResult[None]] = []
-    with ending_gently() as stop, as_failures():
+    with ending_gently() as stop, as_failures(context):
         settings = mirror.settings()
         if (reason := why_not_publishing(settings)) is not None:
             context.log.warning(reason)

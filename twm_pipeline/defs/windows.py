@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from twm_pipeline.db import connect_database
+from twm_pipeline.defs.failures import FAILED_BY
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME, WINDOW
 from twm_pipeline.errors import TwmError
 from twm_pipeline.mirror.checkpoints import Origin
@@ -108,9 +109,7 @@ def why_pause(instance: dg.DagsterInstance, source: Origin, *, now: datetime | N
     What fails a window, such as refused credentials, is hardly mended in seconds, and each run is a process.
     """
     records = instance.get_run_records(dg.RunsFilter(job_name=job_of(source)), limit=MOST_FAILURES)
-    failed = list(
-        itertools.takewhile(lambda item: item.dagster_run.status == dg.DagsterRunStatus.FAILURE, records)
-    )
+    failed = list(itertools.takewhile(_has_failed, records))
     if not failed:
         return None
     last = failed[0]
@@ -121,6 +120,12 @@ def why_pause(instance: dg.DagsterInstance, source: Origin, *, now: datetime | N
         return None
     name = f"Run {last.dagster_run.run_id[:8]} of {job_of(source)}"
     return f"{name} failed, the last of {len(failed)}; the next one starts in {left:.0f} s."
+
+
+def _has_failed(record: dg.RunRecord) -> bool:
+    """Return whether an error ended a run; one whose process was lost is followed at once."""
+    run = record.dagster_run
+    return run.status == dg.DagsterRunStatus.FAILURE and FAILED_BY in run.tags
 
 
 def is_lost(record: dg.RunRecord, *, now: datetime | None = None) -> bool:

@@ -66,8 +66,6 @@ class FilePublisher:
     def __post_init__(self) -> None:
         self.base = self.publisher.base
         self.client: AirtableClient = self.publisher.client
-        scale = self.publisher.settings.budget_time_scale
-        self.long_enough, self.fetched_after = LONG_ENOUGH / scale, FETCHED_AFTER / scale
 
     def run(self) -> int:
         """Look at what was sent by address, then send what is to be sent; return how many e-mails'."""
@@ -88,7 +86,7 @@ class FilePublisher:
         """Find out what Airtable has fetched of what it was given."""
         while True:
             with self.publisher.reading() as connection:
-                sent = sent_files(connection, self.base, older_than=self.fetched_after, limit=ROWS_AT_ONCE)
+                sent = sent_files(connection, self.base, older_than=FETCHED_AFTER, limit=ROWS_AT_ONCE)
             if not sent:
                 return
             found = self.client.get_records(self.table_id, list(sent), fields=[self.field_id])
@@ -125,7 +123,7 @@ class FilePublisher:
 
     def _is_uploaded(self, row: FileRow, links: Mapping[str, Json]) -> bool:
         """Return whether we fetch the files ourselves: the time is short, or Airtable failed to."""
-        return bool(row.files) and (row.tries > 0 or not self._lives(row, links, longer=self.long_enough))
+        return bool(row.files) and (row.tries > 0 or not self._lives(row, links, longer=LONG_ENOUGH))
 
     def _send_addresses(self, rows: Sequence[FileRow], links: Mapping[str, Mapping[str, Json]]) -> None:
         self.publisher.should_stop()
