@@ -469,8 +469,8 @@ class _ViewPublisher:
         except NotFoundError as error:
             if writes[0].record_id is None:
                 self._divide(writes, error, entries)
-            else:  # somebody removed one of them: by their keys all of them are found or made
-                self._send([replace(write, record_id=None) for write in writes], entries)
+            else:
+                self._send_apart(writes, error, entries)
             return
         except RequestRefusedError as error:
             self._divide(writes, error, entries)
@@ -480,6 +480,29 @@ class _ViewPublisher:
             keys = [item.row_id for item in stored]
             resolve_set_aside(connection, SOURCE, self.view, keys)
             remove_changes(connection, _entries_of(keys, entries))
+
+    def _send_apart(
+        self, writes: Sequence[Write], error: Exception, entries: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Write records one of which somebody removed: by their keys only those that are not there.
+
+        By their keys all could be, but where a user changed a key the record would not be found.
+        """
+        there = self._there(writes) if len(writes) > 1 else set()
+        kept = [write for write in writes if write.record_id in there]
+        gone = [replace(write, record_id=None) for write in writes if write.record_id not in there]
+        if not gone:
+            self._divide(writes, error, entries)
+            return
+        for part in (kept, gone):
+            if part:
+                self._send(part, entries)
+
+    def _there(self, writes: Sequence[Write]) -> set[str | None]:
+        """Return those of the records that exist."""
+        ids = [str(write.record_id) for write in writes]
+        key = self.layout.fields[self.spec.key_field.name]
+        return {found.id for found in self.client.get_records(self.layout.table_id, ids, fields=[key])}
 
     def _divide(
         self, writes: Sequence[Write], error: Exception, entries: Mapping[str, Sequence[int]]

@@ -440,6 +440,24 @@ def test_many_deleted_records_come_back_in_few_calls(base):
     assert not base.differences()
 
 
+def test_a_deleted_record_does_not_change_how_the_others_of_its_batch_are_known(base):
+    deleted, renamed, doubled = base.task_ids("NOT deleted")[:3]
+    known = base.record_of(renamed)
+    base.control.airtable_delete("Tasks", base.record_of(deleted))
+    base.control.airtable_edit("Tasks", known, {"id": "something else"})
+    copy = base.control.airtable_duplicate("Tasks", base.record_of(doubled))
+    for item in (deleted, renamed, doubled):
+        base.control.edit_task(item, name="Order steel")
+    base.account.sync("teamwork")
+
+    base.publish()
+
+    assert base.record_of(renamed) == known
+    assert not base.set_aside()
+    base.control.airtable_delete("Tasks", copy)
+    assert not base.differences()
+
+
 def test_what_users_add_is_theirs(base):
     base.control.airtable_add_field("Tasks", "My notes", "multilineText")
     task_id = base.task_ids()[0]
