@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,16 +29,6 @@ from twm_pipeline.settings import INHERITED, PROJECT_DIR, Settings, environment_
 UP_SECONDS = 90
 
 Found = TypeVar("Found")
-
-
-@pytest.fixture
-def env(place: Path) -> dict[str, str]:
-    """Return the environment of a fresh checkout: nothing is configured, files go to this test's folder.
-
-    All settings are handed down, so that no process reads the developer's `.env`.
-    """
-    handed_down = environment_of(load_settings(twm_data_dir=place / "data"))
-    return {name: value for name, value in handed_down.items() if name != "DAGSTER_HOME"}
 
 
 def twm(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -303,15 +293,3 @@ def wait_for(port: int, server: subprocess.Popen[Any], run_id: str, status: str)
             return
         time.sleep(0.2)
     pytest.fail(f"the run is {seen} and not {status}")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left(place: Path) -> Iterator[None]:
-    yield
-    for process in psutil.process_iter():
-        try:
-            mine = str(place) in process.environ().get(INHERITED, "")
-        except (psutil.Error, OSError):
-            continue
-        if mine and process.pid != os.getpid():
-            process.kill()
