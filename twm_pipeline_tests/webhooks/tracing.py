@@ -23,13 +23,21 @@ LAUNCH = (
 )
 CALLS = "openat,read,write,writev,sendto,sendmsg,fsync,fdatasync,rename,renameat,renameat2,unlink,mkdir,close"
 SHOWN_BYTES = 600
+SENDING = ("write", "writev", "sendto", "sendmsg")
 
 
 @contextlib.contextmanager
 def traced_receiver(
-    folder: Path, trace: Path, *options: str
+    folder: Path, trace: Path, *options: str, only_loop: bool = False
 ) -> Iterator[tuple[Receiver, subprocess.Popen[bytes]]]:
-    """Give a receiver that listens, with strace attached to it from now on, which writes *trace*."""
+    """Give a receiver that listens, with strace attached to it from now on, which writes *trace*.
+
+    Args:
+        folder: For its settings and its spool.
+        trace: The file to be written.
+        options: Of strace: which calls, and what is to happen at them.
+        only_loop: Leave the thread that writes entries alone; the event loop's sends the answers.
+    """
     settings = receiver_settings(folder).model_copy(update={"app_port": free_port()})
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(
@@ -43,7 +51,8 @@ def traced_receiver(
         stack.callback(process.kill)
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"Receiver ")
-        command = ["strace", "-f", "-y", "-s", str(SHOWN_BYTES), "-o", str(trace), "-p", str(process.pid)]
+        command = ["strace", "-y", "-s", str(SHOWN_BYTES), "-o", str(trace), "-p", str(process.pid)]
+        command += [] if only_loop else ["-f"]
         tracer = stack.enter_context(subprocess.Popen([*command, *options], stderr=subprocess.PIPE))
         stack.callback(tracer.kill)
         assert tracer.stderr is not None
@@ -73,7 +82,7 @@ class Call:
 
 
 _DESCRIPTOR = re.compile(r"\d+<(.*?)>(?:, |$)")
-_WHOLE = re.compile(r"(\d+) +(\w+)\((.*)\) += (.*)")
+_WHOLE = re.compile(r"(\d*) *(\w+)\((.*)\) += (.*)")
 _BEGUN = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (.*)")
 
@@ -97,7 +106,6 @@ def calls_of(trace: Path) -> Iterator[Call]:
 
 _PATHS = re.compile(r'"([^"]*)"')
 _TASK = re.compile(r'\\"(?:id|object_id)\\": \\?"?(\d+)')
-_SENDING = ("write", "writev", "sendto", "sendmsg")
 _RENAMING = ("rename", "renameat", "renameat2")
 _SYNCING = ("fsync", "fdatasync")
 
@@ -130,7 +138,7 @@ class Ledger:
         for call in calls_of(trace):
             if call.name == "read" and call.result is not None:
                 self._read(call)
-            elif call.name in _SENDING:
+            elif call.name in SENDING:
                 self._write(call)
             elif call.name in _SYNCING:
                 self._sync(call)
