@@ -9,6 +9,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from bench import idle, imports, latency, receiver, requests_count, starts, upsert
+from bench import publish as publishing
 from bench.report import Report, publish
 
 BENCHMARKS: dict[str, Callable[..., Report]] = {
@@ -17,6 +18,7 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "requests": requests_count.run,
     "receiver": receiver.run,
     "latency": latency.run,
+    "publish": publishing.run,
     "starts": starts.run,
     "idle": idle.run,
 }

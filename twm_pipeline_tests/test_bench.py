@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from bench import dlt_peer, idle, imports, latency, receiver, requests_count, starts, upsert
+from bench import publish as publishing
 from bench.content import Content
 from bench.report import Report, publish
 from bench.servers import append_body, bytes_server, measured
@@ -83,6 +84,15 @@ def test_an_idle_deployment_is_measured_whole() -> None:
     assert {row[0] for row in report.rows} >= {*idle.ROLES.values(), "all"}
     assert 0 < report.figures["pss_bytes"] <= report.figures["rss_bytes"]
     assert report.figures["cpu_share"] > 0
+
+
+def test_only_what_changed_is_published() -> None:
+    report = publishing.run(scale=TINY, pace=20)
+
+    assert report.figures["first"]["calls"] == 15
+    counts = [met for text, met in aims_of(report).items() if "call" in text and "bare" not in text]
+    assert counts == [True] * 3
+    assert report.figures["latency"]["p50"] > 0
 
 
 def test_a_report_is_printed_and_written(tmp_path: Path) -> None:
