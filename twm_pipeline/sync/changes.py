@@ -98,18 +98,20 @@ class TeamworkChanges:
 
     def _bury_if_said(self, table: Table, changes: dict[int, Change]) -> None:
         """Read rows again; a 404 after a DELETED event is a deletion, any other is looked at once more."""
-        with self.work.commit() as connection:
-            seq = next_observation(connection)
-        ids = list(changes)
+        ids, seq = list(changes), 0
+        said = {item for item, change in changes.items() if "DELETED" in change.actions}
+        if said:
+            with self.work.commit() as connection:
+                seq = next_observation(connection)
         absent = self.sync.absent
         gone = absent.look(ids) if table is TASKS else absent.look_at_rows(table, ids)
         if not gone:
             return
-        deleted = [item for item in gone if "DELETED" in changes[item].actions]
+        deleted = [item for item in gone if item in said]
         at = self.work.require_vendor_now()
         with self.work.commit() as connection:
             count = tombstone(connection, table, deleted, seq=seq, at=at, evidence="event")
-            unknown = unknown_ids(connection, table, [item for item in gone if item not in deleted])
+            unknown = unknown_ids(connection, table, [item for item in gone if item not in said])
             if table is TASKS:
                 note_second_looks(connection, table, unknown, due_at=at + MISSING_WAIT)
         self.work.report.of(table.stream).deleted += count

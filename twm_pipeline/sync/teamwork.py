@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class TeamworkPass:
         )
         self.overlap = max(timedelta(seconds=work.settings.backfill_overlap_seconds), ONE_SECOND)
         self.account: Account = ensure_account(work, identify=self._identify)
+        self._stored_before: dict[str, set[str]] = defaultdict(set)  # side-loaded rows, by stream
         settings = work.settings
         self.scope = Scope(
             process_after=settings.instant(settings.teamwork_process_after),
@@ -246,16 +248,18 @@ class TeamworkPass:
     def _store_included(self, connection: Connection, page: Page) -> None:
         """Store side-loaded rows that are not known yet; the directory replaces them later."""
         for name, stream in INCLUDED.items():
-            rows = page.included.get(name)
-            if rows:
-                usable = []
-                for row in rows.values():
-                    try:
-                        record = PARSERS[stream](row, date=page.reply.date)
-                    except (RecordError, AttributeError):
-                        continue  # its id is shown instead of its name until the directory is read
-                    usable.append(Observed(record=record, seq=page.reply.seq))
-                insert_unknown(connection, table_of("teamwork", stream), usable)
+            stored = self._stored_before[stream]
+            usable = []
+            for key, row in (page.included.get(name) or {}).items():
+                if key in stored:
+                    continue
+                try:
+                    record = PARSERS[stream](row, date=page.reply.date)
+                except (RecordError, AttributeError):
+                    continue  # its id is shown instead of its name until the directory is read
+                usable.append(Observed(record=record, seq=page.reply.seq))
+            if usable and insert_unknown(connection, table_of("teamwork", stream), usable) == 0:
+                stored.update(str(item.record.id) for item in usable)
 
     # -- deleted and restored --------------------------------------------------------------------------------
 
