@@ -169,7 +169,7 @@ changes = st.lists(
 
 
 @hypothesis.settings(
-    max_examples=hypothesis.settings().max_examples // 5,
+    max_examples=hypothesis.settings().max_examples // 8,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(changes=changes, drains=st.sets(st.integers(0, MOST_CHANGES)))
