@@ -41,6 +41,10 @@ class SpoolFullError(SpoolError):
     """There is no room for a delivery, or only the reserve."""
 
 
+class CollisionError(RetriableError):
+    """Two transactions waited for each other and PostgreSQL ended this one; it may be tried again at once."""
+
+
 class RateLimitedError(RetriableError):
     """The vendor went on answering 429 after the bounded number of tries."""
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from twm_pipeline.errors import (
     AccessError,
+    CollisionError,
     RecordError,
     RetriableError,
     TwmError,
@@ -128,6 +129,8 @@ class Drain:
                         self._work(changes)
             except WindowClosedError:
                 return
+            except CollisionError as error:
+                logger.info("%s: %s", self.source, error)
             except (RetriableError, OSError) as error:
                 logger.warning("%s: deliveries wait: %s", self.source, error)
                 asked = error.retry_after if isinstance(error, RetriableError) else None

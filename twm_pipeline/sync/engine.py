@@ -17,6 +17,7 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
 from twm_pipeline.budget import Budget, Usage
 from twm_pipeline.errors import (
+    CollisionError,
     DatabaseUnavailableError,
     MassDeletionError,
     PagingError,
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+COLLISIONS = ("40P01", "40001")
+"""SQLSTATEs of transactions that PostgreSQL ends because of another one: deadlock, serialization failure."""
 HASTE: dict[str, Any] = {"read_seconds": 10.0, "attempts": 3}
 """How long and how often a single object is asked for while other deliveries wait behind it."""
 RECORD_FAULTS = (PagingError, UnansweredError, RequestRefusedError)
@@ -196,6 +199,7 @@ class Pass:
 
         Raises:
             DatabaseUnavailableError: If PostgreSQL went away; nothing of the batch is stored.
+            CollisionError: If another process wrote the same rows in another order; nothing is stored.
         """
         try:
             with self.engine.begin() as connection:
@@ -203,6 +207,9 @@ class Pass:
                 self.session.budget.settle(connection)
         except OperationalError as error:
             name = type(error.orig).__name__
+            if getattr(error.orig, "sqlstate", None) in COLLISIONS:
+                msg = f"Another process wrote the same rows ({name}); the batch is tried again."
+                raise CollisionError(msg) from error
             msg = f"The mirror's PostgreSQL does not answer ({name}); the batch is not stored."
             raise DatabaseUnavailableError(msg) from error
         self.count_traffic()

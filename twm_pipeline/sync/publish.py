@@ -11,9 +11,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -72,6 +75,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Made = list[tuple[str, bool]]
+"""What a call did: for each row its record, and whether that was made."""
 
 SOURCE: Origin = "airtable"
 RECORDS_PER_CALL = 10
@@ -168,6 +173,7 @@ class Publisher:
         engine: The mirror.
         settings: The deployment's settings.
         client: Asks Airtable within its budget.
+        helpers: Clients for calls at once: Airtable takes longer for one than its budget makes us wait.
         should_stop: Raises `WindowClosedError` when the time is over.
         on_commit: Told after each commit, with the view.
         views: Only these.
@@ -177,6 +183,7 @@ class Publisher:
     engine: Engine
     settings: Settings
     client: AirtableClient
+    helpers: Sequence[AirtableClient] = ()
     should_stop: Callable[[], None] = lambda: None
     on_commit: Callable[[Key, PublishReport], None] = lambda _key, _report: None
     views: tuple[Key, ...] = KEYS
@@ -235,7 +242,7 @@ class Publisher:
 
     @property
     def _calls_made(self) -> int:
-        return self.client.pace.budget.usage.requests
+        return sum(client.pace.budget.usage.requests for client in (self.client, *self.helpers))
 
     @property
     def _calls_left(self) -> int | None:
@@ -244,13 +251,14 @@ class Publisher:
         made = self._calls_of_month + self._calls_made - self._calls_noted
         return None if limit is None else max(limit - made, 0)
 
-    def require_calls(self) -> None:
-        """Pass while `AIRTABLE_MONTHLY_CALLS` leaves any.
+    def require_calls(self, *, under_way: int = 0) -> None:
+        """Pass while `AIRTABLE_MONTHLY_CALLS` leaves more than are *under_way*.
 
         Raises:
             QuotaExhaustedError: If it does not; a larger number, or the next month, lets publishing go on.
         """
-        if self._calls_left == 0:
+        left = self._calls_left
+        if left is not None and left <= under_way:
             msg = (
                 f"The {self.settings.airtable_monthly_calls:,} calls a month of AIRTABLE_MONTHLY_CALLS are"
                 " used up. Nothing is published until the month ends, or until the setting is raised"
@@ -407,13 +415,14 @@ class _ViewPublisher:
     def _compare_everything(self) -> None:
         """Compare all rows, with the fresh changes before each part of them."""
         layout, after = self.layout, None
+        rest: list[str] = []
         while True:
             self._follow_log()
             with self._reading() as connection:
                 ids = next_ids(connection, self.view, after=after, limit=ROWS_AT_ONCE)
+            rest = self._publish([*rest, *ids], {}, more=bool(ids))
             if not ids:
                 break
-            self._publish(ids, {})
             after = ids[-1]
         if self.layout == layout:
             with self._commit() as connection:
@@ -427,7 +436,8 @@ class _ViewPublisher:
                 entries = read_changes(connection, self.view, limit=ROWS_AT_ONCE)
             if not entries:
                 return
-            self._publish(list(entries), entries)
+            more = sum(map(len, entries.values())) == ROWS_AT_ONCE
+            self._publish(list(entries), entries, more=more)
 
     def _retry(self) -> None:
         """Try records that were set aside again whose time has come."""
@@ -436,8 +446,19 @@ class _ViewPublisher:
         if due:
             self._publish(due, {})
 
-    def _publish(self, ids: Sequence[str], entries: Mapping[str, Sequence[int]]) -> None:
-        """Compare rows and send what differs; *entries* of the log are removed with what answers them."""
+    def _publish(
+        self, ids: Sequence[str], entries: Mapping[str, Sequence[int]], *, more: bool = False
+    ) -> list[str]:
+        """Compare rows and send what differs.
+
+        Args:
+            ids: Keys of the rows.
+            entries: Of the log, removed with what answers them.
+            more: Whether others follow, with which a call that is not full can wait.
+
+        Returns:
+            The rows that wait.
+        """
         with self._reading() as connection:
             rows = rows_of_view(connection, self.view, ids)
             known = load_published(connection, self.base, self.view, ids)
@@ -452,20 +473,60 @@ class _ViewPublisher:
                 remove_changes(connection, _entries_of(done, entries))
         updates = [write for write in plan.writes if write.record_id is not None]
         creations = [write for write in plan.writes if write.record_id is None]
-        for batch in _tens(updates):
-            self._send(batch, entries)
-        for batch in _tens(creations):
-            self._send(batch, entries)
+        batches = [*_tens(updates), *_tens(creations)]
+        full = [batch for batch in batches if len(batch) == RECORDS_PER_CALL]
+        can_wait = more and bool(full)
+        self._send_all(full if can_wait else batches, entries)
         for removals in _tens(plan.removals):
             self._remove(removals, entries)
+        if not can_wait:
+            return []
+        rest = [write.row_id for batch in batches if len(batch) < RECORDS_PER_CALL for write in batch]
+        self.report.compared -= len(rest)
+        return rest
 
     # -- sending ---------------------------------------------------------------------------------------------
+
+    def _send_all(self, batches: Sequence[Sequence[Write]], entries: Mapping[str, Sequence[int]]) -> None:
+        """Write batches, as many at once as there are helpers."""
+        helpers: SimpleQueue[AirtableClient] = SimpleQueue()
+        for helper in self.publisher.helpers:
+            helpers.put(helper)
+
+        def call(batch: Sequence[Write]) -> Made:
+            helper = helpers.get()
+            try:
+                return self._call(helper, batch)
+            finally:
+                helpers.put(helper)
+
+        if len(batches) == 1 or helpers.empty():
+            for batch in batches:
+                self._send(batch, entries)
+            return
+        under_way: deque[tuple[Sequence[Write], Callable[[], Made]]] = deque()
+        with ThreadPoolExecutor(helpers.qsize()) as threads:
+            try:
+                for batch in batches:
+                    if len(under_way) == len(self.publisher.helpers):
+                        self._settle(*under_way.popleft(), entries)
+                    self._require_leave(under_way=len(under_way))
+                    under_way.append((batch, threads.submit(call, batch).result))
+            finally:  # what was sent is noted, whatever keeps the rest from being sent
+                while under_way:
+                    self._settle(*under_way.popleft(), entries)
 
     def _send(self, writes: Sequence[Write], entries: Mapping[str, Sequence[int]]) -> None:
         """Write up to ten records, all of them known or none; one that is refused is found alone."""
         self._require_leave()
+        self._settle(writes, lambda: self._call(self.client, writes), entries)
+
+    def _settle(
+        self, writes: Sequence[Write], call: Callable[[], Made], entries: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Note what a call did, or find out what is wrong with it."""
         try:
-            stored = self._on_schema(lambda: self._call(writes))
+            made = self._on_schema(call, again=lambda: self._call(self.client, writes))
         except NotFoundError as error:
             if writes[0].record_id is None:
                 self._divide(writes, error, entries)
@@ -475,6 +536,13 @@ class _ViewPublisher:
         except RequestRefusedError as error:
             self._divide(writes, error, entries)
             return
+        created = sum(is_new for _, is_new in made)
+        self.report.created += created
+        self.report.updated += len(made) - created
+        stored = [
+            Published(row_id=write.row_id, record_id=record, cells_hash=write.cells_hash)
+            for write, (record, _) in zip(writes, made, strict=True)
+        ]
         with self._commit() as connection:
             save_published(connection, self.base, self.view, stored)
             keys = [item.row_id for item in stored]
@@ -515,18 +583,18 @@ class _ViewPublisher:
         self._send(writes[:middle], entries)
         self._send(writes[middle:], entries)
 
-    def _require_leave(self) -> None:
-        """Pass while calls may be made.
+    def _require_leave(self, *, under_way: int = 0) -> None:
+        """Pass while calls may be made, besides those that are under way.
 
         Raises:
             WindowClosedError: The time is over.
             QuotaExhaustedError: The month's calls are.
         """
         self.publisher.should_stop()
-        self.publisher.require_calls()
+        self.publisher.require_calls(under_way=under_way)
 
-    def _on_schema(self, call: Callable[[], T]) -> T:
-        """Do *call*; where a field or the table is gone, it is made again first.
+    def _on_schema(self, call: Callable[[], T], *, again: Callable[[], T] | None = None) -> T:
+        """Do *call*; where a field or the table is gone, make it and do it *again*.
 
         For a table that is gone Airtable answers as for one that may not be seen; set-up tells which.
         """
@@ -534,26 +602,17 @@ class _ViewPublisher:
             return call()
         except (SchemaChangedError, AccessError, ConfigError):
             self.publisher.set_up_again()
-            return call()
+            return (again or call)()
 
-    def _call(self, writes: Sequence[Write]) -> list[Published]:
-        """Send *writes* and return what is published then."""
-        payloads = [self.layout.by_id(write.cells) for write in writes]
-        if writes[0].record_id is not None:
-            records = [str(write.record_id) for write in writes]
-            self.client.update(self.layout.table_id, list(zip(records, payloads, strict=True)))
-            self.report.updated += len(writes)
-        else:
-            key = self.layout.fields[self.spec.key_field.name]
-            made = self.client.upsert(self.layout.table_id, key, payloads)
-            records = [record_id for record_id, _ in made]
-            created = sum(is_new for _, is_new in made)
-            self.report.created += created
-            self.report.updated += len(made) - created
-        return [
-            Published(row_id=write.row_id, record_id=record, cells_hash=write.cells_hash)
-            for write, record in zip(writes, records, strict=True)
-        ]
+    def _call(self, client: AirtableClient, writes: Sequence[Write]) -> Made:
+        """Send *writes*."""
+        layout = self.layout
+        payloads = [layout.by_id(write.cells) for write in writes]
+        if writes[0].record_id is None:
+            return client.upsert(layout.table_id, layout.fields[self.spec.key_field.name], payloads)
+        records = [str(write.record_id) for write in writes]
+        client.update(layout.table_id, list(zip(records, payloads, strict=True)))
+        return [(record, False) for record in records]
 
     def _refused(self, write: Write, error: Exception, entries: Mapping[str, Sequence[int]]) -> None:
         """Set a record aside with Airtable's own words; its row is compared again later."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CALLS_AT_ONCE = 3
+"""Calls under way together: with half a second for each the budget is still used up."""
 LOOK_SECONDS = 30.0
 """So often everything is looked through without a notification: records set aside have their own times."""
 
@@ -81,19 +83,25 @@ class PublishWindow:
         with window_lock(self.engine, "airtable") as lock:
             if lock is None:
                 return False
-            with (
-                Budget(self.engine, budget_plan(self.settings), should_stop=self.should_stop) as budget,
-                listening(self.engine) as news,
-            ):
-                client = AirtableClient(self.settings, budget, should_stop=self.should_stop)
-                self._loop(client, lock, news)
+            with ExitStack() as stack:
+                news = stack.enter_context(listening(self.engine))
+                clients = [self._client(stack) for _ in range(1 + CALLS_AT_ONCE)]
+                self._loop(clients, lock, news)
             return True
 
-    def _loop(self, client: AirtableClient, lock: WindowLock, news: Callable[[float], bool]) -> None:
+    def _client(self, stack: ExitStack) -> AirtableClient:
+        """Return a client with a connection to the budget of its own, until *stack* is closed."""
+        plan = budget_plan(self.settings)
+        budget = stack.enter_context(Budget(self.engine, plan, should_stop=self.should_stop))
+        return AirtableClient(self.settings, budget, should_stop=self.should_stop)
+
+    def _loop(
+        self, clients: Sequence[AirtableClient], lock: WindowLock, news: Callable[[float], bool]
+    ) -> None:
         outage: RetriableError | None = None
         while True:
             try:
-                self._publish(client)
+                self._publish(clients)
                 outage = None
             except RetriableError as error:
                 if self._deadline is None or isinstance(error, DatabaseUnavailableError):
@@ -107,11 +115,12 @@ class PublishWindow:
         if outage is not None:
             raise outage
 
-    def _publish(self, client: AirtableClient) -> None:
+    def _publish(self, clients: Sequence[AirtableClient]) -> None:
         publisher = Publisher(
             engine=self.engine,
             settings=self.settings,
-            client=client,
+            client=clients[0],
+            helpers=clients[1:],
             should_stop=self.should_stop,
             on_commit=self.on_commit,
             views=self.views,

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from twm_pipeline.errors import (
+    CollisionError,
     ConfigError,
     DatabaseUnavailableError,
     RetriableError,
@@ -281,7 +282,7 @@ class Window:
                 report = self._pass(options, lock, deadline)
                 outage = None
             except RetriableError as error:
-                if deadline is None:
+                if deadline is None and not isinstance(error, CollisionError):
                     raise
                 logger.warning("%s: %s", self.source, error)
                 outage, report = error, None
@@ -334,6 +335,8 @@ class Window:
 
     def _pause(self, report: PassReport | None, begun: float, outage: RetriableError | None) -> float:
         """Return seconds until the next pass: none while history is left, else the interval."""
+        if isinstance(outage, CollisionError):
+            return 0.0
         if outage is not None:
             return max(outage.retry_after or 0.0, PAUSE_AFTER_OUTAGE_SECONDS)
         if report is not None and not report.complete:

@@ -505,6 +505,45 @@ def test_a_window_survives_an_outage_of_the_drain(synced: Account, monkeypatch: 
     assert row(synced, task_id).title == "Order steel"
 
 
+def collide_once(account: Account) -> None:
+    """Have PostgreSQL end the first transaction that writes a task, as it does in a deadlock."""
+    with account.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SEQUENCE collisions")  # a rollback does not count it back
+        connection.exec_driver_sql(
+            "CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF nextval('collisions') = 1 THEN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END IF;"
+            " RETURN NEW; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER collide BEFORE INSERT ON teamwork.tasks FOR EACH ROW EXECUTE FUNCTION collide()"
+        )
+
+
+def test_a_deadlock_is_no_outage_and_is_tried_again_at_once(
+    synced: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twm_pipeline.sync.drain.PAUSE_AFTER_OUTAGE_SECONDS", 3600)
+    monkeypatch.setattr("twm_pipeline.sync.window.PAUSE_AFTER_OUTAGE_SECONDS", 3600)
+    slow = synced.change(periodic_backfill_interval=3600)
+    with listening(slow, "teamwork"):
+        wait_until(lambda: synced.requests("teamwork") >= 3)
+        collide_once(synced)
+        task_id = synced.control.create_task("Order steel")
+        deliver(slow, "teamwork", task_event(task_id))
+
+        wait_until(lambda: nothing_waits(slow, "teamwork"))
+    assert row(synced, task_id).title == "Order steel"
+
+
+def test_a_pass_that_meets_a_deadlock_goes_on(synced: Account) -> None:
+    collide_once(synced)
+    task_id = synced.control.create_task("Order steel")
+
+    Window(synced.engine, synced.settings, "teamwork", 0).run(PassOptions())
+
+    assert row(synced, task_id).title == "Order steel"
+
+
 def test_one_pass_drains_before_it_polls(synced: Account) -> None:
     deliver(synced, "missive", mail_event(synced.control.receive_mail()["conversation_id"], "label_change"))
 
