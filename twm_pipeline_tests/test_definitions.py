@@ -31,6 +31,18 @@ def test_loading_needs_no_settings_and_reaches_nothing():
     assert done.returncode == 0, done.stderr
 
 
+def test_loading_brings_along_nothing_that_few_runs_need():
+    """Every run loads the definitions anew; a delivery waits for that when no window is open."""
+    code = (
+        "import sys, twm_pipeline.definitions\n"
+        "print(*{'pyairtable', 'pandas', 'ngrok', 'uvicorn', 'typer'} & set(sys.modules))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == []
+
+
 def test_every_table_is_an_asset_of_its_vendors_group(graph):
     assert {
         key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys
