@@ -27,9 +27,10 @@ from twm_pipeline.mirror.changelog import count_changes, follow_changes
 from twm_pipeline.mirror.published import Published
 from twm_pipeline.sandbox import SandboxControl
 from twm_pipeline.settings import environment_of
-from twm_pipeline.sync.publish import Plan, Publisher, plan_publish
+from twm_pipeline.sync.publish import Publisher
 from twm_pipeline.sync.publish_check import CheckReport
-from twm_pipeline.sync.publishing import PublishWindow
+from twm_pipeline.sync.publish_plan import Plan, plan_publish
+from twm_pipeline.sync.publishing import CALLS_AT_ONCE, PublishWindow
 from twm_pipeline_tests.publishing import (
     Reports,
     airtable_settings,
@@ -232,6 +233,26 @@ def test_ten_records_travel_in_a_call(fresh):
     made = kinds(fresh.requests())
     assert made == {"GET meta": 1, "POST meta": 2, "PATCH records": 4}
     assert (report.created, report.calls) == (len(fresh.task_ids()), 7)
+
+
+def test_calls_that_take_long_are_made_at_once(make_base):
+    base = make_base(tasks=130, conversations=3)
+    base.control.set_latency(0.05, "airtable")
+
+    base.publish(views=("tasks",))
+
+    assert base.control.status()["vendors"]["airtable"]["peak_concurrency"] == CALLS_AT_ONCE
+    base.publish()
+    assert not base.differences()
+
+
+def test_only_the_last_call_is_not_full(make_base):
+    base = make_base(tasks=1300, conversations=3)
+    rows = len(base.task_ids())
+
+    base.publish(views=("tasks",))
+
+    assert kinds(base.requests())["PATCH records"] == -(-rows // 10)
 
 
 def test_a_second_run_makes_no_call(base):
