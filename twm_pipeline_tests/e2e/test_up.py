@@ -207,7 +207,7 @@ def test_bare_dagster_dev_works_with_nothing_configured(env, place):
         dev.send_signal(signal.SIGINT)
         dev.wait(timeout=60)
 
-    assert len(assets) == 12
+    assert len(assets) == 14
     assert not re.search(r"Traceback|ERROR", log.read_text())
 
 
