@@ -11,16 +11,14 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from bench.deployment import LOOK_SECONDS, dagster_with, postgres, settings_of
+from bench.deployment import LOOK_SECONDS, dagster_with, postgres, settings_of, wait_for
 from bench.imports import run_passes
 from bench.latency import (
-    COLUMNS,
     MAIL_EVERY,
     Journey,
     Rows,
     Vendors,
     journeys,
-    line,
     quantile,
     rows_of,
     words,
@@ -31,12 +29,41 @@ from twm_pipeline.db import dagster_url, mirror_url
 from twm_pipeline.records import SOURCES
 from twm_pipeline.sandbox import SandboxControl, SandboxOptions
 from twm_pipeline.settings import Settings
+from twm_pipeline.sync.drain import spool_of
 
 STARTS = 30
 TURN_SECONDS = 5.0
 """How often Dagster's daemon looks at its sensors."""
 AIM = 0.5
+LOOK = "SELECT max(id) FROM job_ticks WHERE type = 'SENSOR' AND strpos(tick_body, %s) > 0"
+UNDER_WAY = "SELECT count(*) FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
+QUEUED = """
+    SELECT extract(epoch FROM max(timestamp) FILTER (WHERE dagster_event_type = 'PIPELINE_STARTING')
+        - max(timestamp) FILTER (WHERE dagster_event_type = 'PIPELINE_ENQUEUED'))
+    FROM event_logs WHERE run_id = (SELECT run_id FROM runs ORDER BY id DESC LIMIT 1)
+"""
 LOCATIONS = {"twm_pipeline": "twm_pipeline.definitions", "floor": "bench.floor"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How long it took from an event to its row, in seconds.
+
+    Args:
+        seconds: All of it, without the vendor's time.
+        queued: Of it, in Dagster's queue. That is looked at once a second, in step with the sensors, so one
+            kind of event may always come just in time and the other just too late.
+        journey: Of ours.
+    """
+
+    seconds: float
+    queued: float
+    journey: Journey | None = None
+
+    @property
+    def own(self) -> float:
+        """What was not spent in the queue."""
+        return self.seconds - self.queued
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,44 +82,43 @@ class Starter:
     folder: Path
     dagster: psycopg.Connection[Any]
 
-    def ours(self, number: int, *, phase: float) -> Journey:
+    def ours(self, number: int, *, phase: float) -> Start:
         """Make a change, and return how long it took."""
         is_mail = number % MAIL_EVERY == 0
         self._await_look("missive_spool_sensor" if is_mail else "teamwork_spool_sensor", phase)
         change = self.vendors.change(number)
         heard = self.rows.await_all([change.row])
-        self.await_rest()
-        return journeys(self.vendors.control, [change], heard)[0]
+        queued = self.await_end()
+        [journey] = journeys(self.vendors.control, [change], heard)
+        return Start(seconds=journey.accepted, queued=queued, journey=journey)
 
-    def floor(self, number: int, *, phase: float) -> float:
+    def floor(self, number: int, *, phase: float) -> Start:
         """Put a file in the floor's folder, and return how long its row took."""
         self._await_look("file_sensor", phase)
         began = time.monotonic()
         file = self.folder / str(number)
         file.touch()
-        heard = self.rows.await_all([f"floor {number}"])
+        [heard] = self.rows.await_all([f"floor {number}"]).values()
         file.unlink()
-        self.await_rest()
-        return next(iter(heard.values())) - began
+        return Start(seconds=heard - began, queued=self.await_end())
 
     def _await_look(self, sensor: str, phase: float) -> None:
         """Wait until *sensor* has just looked, and *phase* seconds more."""
-        query = "SELECT max(id) FROM job_ticks WHERE type = 'SENSOR' AND strpos(tick_body, %s) > 0"
-        before = now = self._ask(query, sensor)
+        before = now = self._ask(LOOK, sensor)
         while now == before:
             time.sleep(LOOK_SECONDS)
-            now = self._ask(query, sensor)
+            now = self._ask(LOOK, sensor)
         time.sleep(phase)
 
-    def await_rest(self) -> None:
-        """Wait until no run is under way."""
-        ended = "SELECT count(*) FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
-        time.sleep(LOOK_SECONDS)
-        while self._ask(ended) != (0,):
+    def await_end(self) -> float:
+        """Wait until no run is under way, and return how long the newest one was queued."""
+        while self._ask(UNDER_WAY) != 0:
             time.sleep(LOOK_SECONDS)
+        return float(self._ask(QUEUED) or 0)
 
-    def _ask(self, query: LiteralString, *values: str) -> tuple[Any, ...] | None:
-        return self.dagster.execute(query, values).fetchone()
+    def _ask(self, query: LiteralString, *values: str) -> Any:  # noqa: ANN401 - a column of any type
+        row = self.dagster.execute(query, values).fetchone()
+        return None if row is None else row[0]
 
 
 def run(*, scale: float = 1.0) -> Report:
@@ -101,14 +127,16 @@ def run(*, scale: float = 1.0) -> Report:
     report = Report(
         name="starts",
         title="From a change to its row, no window open",
-        columns=COLUMNS,
+        columns=("", "events", "p50 s", "p99 s", "p50 without the queue", "from the change: p50", "p99"),
         notes=[
             "One at a time, in turns; SYNC_WINDOW_SECONDS=0, schedules stopped, sensors on.",
             "Both kinds come at the same moments between two looks of their sensors, spread evenly.",
+            "Dagster looks at its queue once a second, in step with the sensors: so one kind may always come just"
+            " in time there, and the other just too late.",
         ],
     )
-    ours: list[Journey] = []
-    floor: list[float] = []
+    ours: list[Start] = []
+    floor: list[Start] = []
     with sandbox(SandboxOptions()) as box, scratch_folder() as folder:
         settings = settings_of(box, folder, sync_window_seconds=0.0)
         with postgres(settings):
@@ -134,21 +162,28 @@ def _starter(settings: Settings, vendors: Vendors, folder: Path) -> Iterator[Sta
         dagster_with(settings, LOCATIONS, folder, env),
         psycopg.connect(words(dagster_url(settings)), autocommit=True) as dagster,
     ):
-        yield Starter(vendors=vendors, rows=rows, folder=files, dagster=dagster)
+        # Hooks that were just made let the product poll at once: these runs are not to be measured.
+        spools = [spool_of(settings, source) for source in SOURCES]
+        wait_for(lambda: not any(spool.waiting().count for spool in spools))
+        starter = Starter(vendors=vendors, rows=rows, folder=files, dagster=dagster)
+        starter.await_end()
+        yield starter
 
 
-def _add(report: Report, ours: Sequence[Journey], floor: Sequence[float]) -> None:
-    plain = [f"{1000 * quantile(floor, share):.1f}" for share in (0.5, 0.99)]
-    report.rows = [
-        line("no window open", ours),
-        ("a one-line sensor and asset", str(len(floor)), *plain, "", "", ""),
-    ]
-    more = median(item.accepted for item in ours) - median(floor)
+def _add(report: Report, ours: Sequence[Start], floor: Sequence[Start]) -> None:
+    for name, starts in (("no window open", ours), ("a one-line sensor and asset", floor)):
+        changed = [item.journey.from_change for item in starts if item.journey is not None]
+        all_of_it, own = [item.seconds for item in starts], [item.own for item in starts]
+        cells = [(all_of_it, 0.5), (all_of_it, 0.99), (own, 0.5), (changed, 0.5), (changed, 0.99)]
+        shown = (f"{quantile(values, share):.2f}" if values else "" for values, share in cells)
+        report.rows.append((name, str(len(starts)), *shown))
+    more = median(item.own for item in ours) - median(item.own for item in floor)
+    whole = median(item.seconds for item in ours) - median(item.seconds for item in floor)
     report.aims.append(
         Aim(
             text=f"median at most {AIM} s over a one-line sensor and asset",
-            measured=f"{more:+.2f} s",
+            measured=f"{more:+.2f} s without the queue, {whole:+.2f} s with it",
             met=more <= AIM,
         )
     )
-    report.figures = {"ours": [asdict(item) for item in ours], "floor": list(floor)}
+    report.figures = {"ours": [asdict(item) for item in ours], "floor": [asdict(item) for item in floor]}
