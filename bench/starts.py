@@ -131,8 +131,8 @@ def run(*, scale: float = 1.0) -> Report:
         notes=[
             "One at a time, in turns; SYNC_WINDOW_SECONDS=0, schedules stopped, sensors on.",
             "Both kinds come at the same moments between two looks of their sensors, spread evenly.",
-            "Dagster looks at its queue once a second, in step with the sensors: so one kind may always come just"
-            " in time there, and the other just too late.",
+            "Dagster looks at its queue once a second, in step with the sensors: one kind may always come"
+            " just in time there, and the other just too late.",
         ],
     )
     ours: list[Start] = []
