@@ -229,6 +229,7 @@ def test_doctor_finds_a_sound_deployment_sound(twm, box):
         "tables": "ok",
         "teamwork": "ok",
         "missive": "ok",
+        "airtable": "off",
         "categories": "off",
         "room": "ok",
         "dagster": "ok",
