@@ -198,7 +198,7 @@ class ViewPublisher:
             finally:
                 helpers.put(helper)
 
-        if len(batches) == 1 or helpers.empty():
+        if len(batches) <= 1 or helpers.empty():
             for batch in batches:
                 self._send(batch, entries)
             return
