@@ -9,6 +9,6 @@ lock() {
     uv pip compile pyproject.toml requirements/build.in "$@" --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-header --no-annotate --no-strip-extras --quiet --output-file "requirements/$out.txt"
 }
-lock run --extra embedded --extra tunnel "$@"
-lock dev --extra embedded --extra tunnel --extra dev --constraint requirements/run.txt "$@"
-lock bench --extra embedded --extra tunnel --extra dev --extra bench --constraint requirements/dev.txt "$@"
+lock run --extra embedded --extra tunnel --extra s3 "$@"
+lock dev --extra embedded --extra tunnel --extra s3 --extra dev --constraint requirements/run.txt "$@"
+lock bench --extra embedded --extra tunnel --extra s3 --extra dev --extra bench --constraint requirements/dev.txt "$@"
