@@ -1,0 +1,2 @@
+-- More streams.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Reconcile.
+SELECT 1;

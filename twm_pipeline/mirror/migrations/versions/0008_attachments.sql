@@ -1,0 +1,2 @@
+-- Attachments.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Checks.
+SELECT 1;

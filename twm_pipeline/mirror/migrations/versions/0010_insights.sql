@@ -1,0 +1,2 @@
+-- Insights.
+SELECT 1;

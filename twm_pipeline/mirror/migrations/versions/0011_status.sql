@@ -1,0 +1,2 @@
+-- Status.
+SELECT 1;
