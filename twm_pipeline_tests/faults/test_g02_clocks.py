@@ -1,4 +1,4 @@
-"""Rows dated in the future neither set a watermark nor stop a walk, and are no worse off (D3, D4)."""
+"""Only the vendor's clock judges the vendor's rows, and not even that one where they are dated ahead of it (G2)."""
 
 import pytest
 

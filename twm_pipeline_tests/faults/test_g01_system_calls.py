@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from twm_pipeline.spool import Spool
+from twm_pipeline_tests.faults.tracing import CALLS, SECONDS, SENDING, Ledger, calls_of, traced_receiver
 from twm_pipeline_tests.webhooks.deliveries import task_delivery
 from twm_pipeline_tests.webhooks.running import Receiver, receiver_process, receiver_settings, request_bytes
-from twm_pipeline_tests.webhooks.tracing import CALLS, SECONDS, SENDING, Ledger, calls_of, traced_receiver
 
 pytestmark = pytest.mark.system
 
