@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from twm_pipeline.mirror.activity import note_written
 from twm_pipeline.mirror.tables import TASKLISTS, TASKS
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
         ),
         {"ids": list(ids), "seq": seq},
     )
+    note_written(connection, table, result.rowcount)
     return result.rowcount
 
 
@@ -82,6 +84,7 @@ def mark_inaccessible(connection: Connection, table: Table, ids: Sequence[Any], 
         ),
         {"ids": list(ids), "seq": seq},
     )
+    note_written(connection, table, result.rowcount)
     return result.rowcount
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from twm_pipeline.mirror.activity import note_written
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -88,6 +90,7 @@ def upsert(
     confirmed = {key for key in equal if older_seq is not None and newest[key].seq > older_seq}
     batch = [newest[key] for key in sorted(newest.keys() - equal | confirmed)]
     written = [key for key in _copy_newer(connection, table, batch) if key not in confirmed] if batch else []
+    note_written(connection, table, len(written))
     return Counts(
         written=len(written),
         unchanged=len(equal),
@@ -188,4 +191,6 @@ def insert_unknown(connection: Connection, table: Table, observed: Iterable[Obse
     if not items:
         return 0
     unknown = sorted(items.keys() - _stored(connection, table, list(items)).keys())
-    return len(_copy_newer(connection, table, [items[key] for key in unknown])) if unknown else 0
+    added = len(_copy_newer(connection, table, [items[key] for key in unknown])) if unknown else 0
+    note_written(connection, table, added)
+    return added

@@ -21,6 +21,7 @@ from twm_pipeline.errors import (
     WindowClosedError,
 )
 from twm_pipeline.labels import load_categories
+from twm_pipeline.mirror.activity import fold_activity
 from twm_pipeline.mirror.changelog import follow_changes
 from twm_pipeline.mirror.checkpoints import Origin, note_outcome
 from twm_pipeline.mirror.schema import categorize, migrate
@@ -62,6 +63,7 @@ def prepare(engine: Engine, settings: Settings) -> list[str]:
     migrate(engine)
     with engine.begin() as connection:
         follow_changes(connection, wanted=settings.publishes and settings.can_publish)
+        fold_activity(connection)
     try:
         categorize(engine, load_categories(settings.label_categories_file))
     except ConfigError as error:

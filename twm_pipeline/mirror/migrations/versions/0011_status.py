@@ -1,4 +1,4 @@
-"""Status."""
+"""What each batch wrote, for charts and counters."""
 
 from pathlib import Path
 
