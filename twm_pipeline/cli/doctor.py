@@ -112,8 +112,8 @@ def examine(settings: Settings) -> list[Finding]:
     try:
         database = list(_database(engine))
         reachable = all(item.verdict != "wrong" for item in database)
-        vendors = [_vendor(engine, settings, source) for source in SOURCES] if reachable else []
-        base = [_airtable(engine, settings)] if reachable else []
+        vendors = [examine_vendor(engine, settings, source) for source in SOURCES] if reachable else []
+        base = [examine_airtable(engine, settings)] if reachable else []
         return [*database, *vendors, *base, *findings, *_dagster(settings)]
     finally:
         engine.dispose()
@@ -158,7 +158,7 @@ def _migrations(engine: Engine) -> Finding:
     return Finding("tables", "ok", f"up to date (migration {wanted})")
 
 
-def _vendor(engine: Engine, settings: Settings, source: Source) -> Finding:
+def examine_vendor(engine: Engine, settings: Settings, source: Source) -> Finding:
     """Return whether the credentials work, by one cheap request each for who and what."""
     if source not in configured_sources(settings):
         return Finding(source, "off", "no credentials are set; this vendor is switched off")
@@ -171,7 +171,7 @@ def _vendor(engine: Engine, settings: Settings, source: Source) -> Finding:
         return Finding(source, "wrong", str(error))
 
 
-def _airtable(engine: Engine, settings: Settings) -> Finding:
+def examine_airtable(engine: Engine, settings: Settings) -> Finding:
     """Return whether the base can be published to; nothing is written."""
     if not settings.publishes:
         return Finding("airtable", "off", "DB_BACKEND is postgres; `both` publishes the mirror to Airtable")

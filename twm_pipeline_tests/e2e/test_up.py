@@ -87,12 +87,10 @@ def test_up_serves_until_it_is_told_to_stop_and_leaves_no_process(env, place):
     port = free_port()
     with started(["-m", "twm_pipeline.cli", "up", "--port", str(port)], env) as up:
         schedules = ask(port, up, SCHEDULES)["schedulesOrError"]["results"]
-        cancelled = launch(port, up, "teamwork")
-        wait_for(port, up, cancelled, "STARTED")
+        cancelled = opened_window(port, up, "teamwork")
         ask(port, up, TERMINATE, runId=cancelled)
         wait_for(port, up, cancelled, "CANCELED")
-        stopped = launch(port, up, "missive")
-        wait_for(port, up, stopped, "STARTED")
+        opened_window(port, up, "missive")
         up.send_signal(signal.SIGTERM)
         out, err = up.communicate(timeout=60)
 
@@ -250,6 +248,10 @@ LAUNCH = (
     " {__typename ... on LaunchRunSuccess {run {runId}}}}"
 )
 TERMINATE = "mutation ($runId: String!) {terminateRun(runId: $runId) {__typename}}"
+STARTED = (
+    "query ($job: String!) {runsOrError(filter: {pipelineName: $job, statuses: [QUEUED, STARTING, STARTED]})"
+    " {... on Runs {results {runId status}}}}"
+)
 STATUS = "query ($runId: ID!) {runOrError(runId: $runId) {... on Run {status}}}"
 
 
@@ -268,11 +270,19 @@ def ask(port: int, server: subprocess.Popen[Any], query: str, **variables: Any) 
     pytest.fail("Dagster's webserver does not answer")
 
 
-def launch(port: int, server: subprocess.Popen[Any], source: str) -> str:
-    """Open a window as a person does in the launchpad; return its run."""
+def opened_window(port: int, server: subprocess.Popen[Any], source: str) -> str:
+    """Open a window as a person does in the launchpad; return the run that has it.
+
+    The schedule may have been first: then ours ends at once, and its own is open.
+    """
     config = {"ops": {f"{source}_window": {"config": {"window_seconds": 600}}}}
-    answer = ask(port, server, LAUNCH, job=f"{source}_sync", config=config)["launchRun"]
-    return str(answer["run"]["runId"])
+    ask(port, server, LAUNCH, job=f"{source}_sync", config=config)
+
+    def started_run() -> str | None:
+        runs = ask(port, server, STARTED, job=f"{source}_sync")["runsOrError"]["results"]
+        return str(runs[0]["runId"]) if [run["status"] for run in runs] == ["STARTED"] else None
+
+    return wait_until(started_run, server)
 
 
 def wait_until(condition: Callable[[], Found | None], process: subprocess.Popen[Any]) -> Found:
