@@ -25,6 +25,7 @@ from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
 
 COMMANDS = (
+    "init",
     "up",
     "sync",
     "status",

@@ -14,7 +14,19 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
-from twm_pipeline.cli import doctor, output, queue, receiver, sandbox, status, sync, up, upkeep, webhooks
+from twm_pipeline.cli import (
+    doctor,
+    init,
+    output,
+    queue,
+    receiver,
+    sandbox,
+    status,
+    sync,
+    up,
+    upkeep,
+    webhooks,
+)
 from twm_pipeline.errors import AccountChangedError, AuthenticationError, ConfigError, TwmError
 
 
@@ -73,7 +85,7 @@ def root(
         warnings.simplefilter("ignore")
 
 
-for module in (up, sync, status, queue, webhooks, doctor, upkeep, receiver, sandbox):
+for module in (init, up, sync, status, queue, webhooks, doctor, upkeep, receiver, sandbox):
     module.register(app)
 
 

@@ -15,10 +15,11 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     """Return the text of a `.env` file with *values* set.
 
     A line that sets a name already is replaced, every one of them; else the commented example of it; else
-    the line is added at the end.
+    the line is added at the end. Without a value the line becomes a comment: Dagster's commands would put an
+    empty value over one of the environment.
     """
     for name, value in values.items():
-        line = f"{name}={_quoted(value)}"
+        line = f"{name}={_quoted(value)}" if value else f"# {name}="
         for start in (rf"[ \t]*(?:export[ \t]+)?{name}[ \t]*=", rf"#[ \t]*{name}="):
             text, count = re.subn(rf"^{start}.*$", lambda _, line=line: line, text, flags=re.MULTILINE)  # type: ignore[misc]  # bound per loop
             if count:

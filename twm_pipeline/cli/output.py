@@ -39,6 +39,11 @@ def say(text: str) -> None:
     out().print(text, markup=False)
 
 
+def note(text: str) -> None:
+    """Write a line for a person beside what the command prints."""
+    err().print(text, markup=False)
+
+
 def complain(text: str) -> None:
     """Write an error."""
     err().print(text, markup=False, style="red")
