@@ -32,7 +32,7 @@ class Hint:
 
     Args:
         event: The vendor's name for it, such as `TASK.DELETED` or `incoming_email`; empty if it said none.
-        stream: `tasks`, `tasklists`, `projects` or `conversations`; None where no single object is meant.
+        stream: Such as `tasks` or `conversations`; None where no single object is meant.
         object_id: The vendor's id of the object; None: look for what changed.
     """
 
@@ -164,6 +164,43 @@ class Team(Record):
     handle: str | None
     description: str | None
     member_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeEntry(Record):
+    """Time that somebody logged in Teamwork, on a task or on a project alone.
+
+    `logged_at` is the work's own moment in UTC, whose day may be another one than the person's.
+    """
+
+    description: str | None
+    minutes: int | None
+    billable: bool | None
+    logged_at: datetime | None
+    person_id: int | None
+    task_id: int | None
+    project_id: int | None
+    tag_ids: list[int]
+    logged_by_id: int | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    updated_by_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskComment(Record):
+    """A Teamwork comment; `task_id` is None where it was written about something else than a task."""
+
+    body: str | None
+    body_html: str | None
+    object_type: str | None
+    object_id: int | None
+    task_id: int | None
+    project_id: int | None
+    author_id: int | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    updated_by_id: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import dagster as dg
 import pytest
 
 from twm_pipeline.definitions import defs
-from twm_pipeline.sync.engine import STREAMS
+from twm_pipeline.mirror.tables import STREAMS
 
 TABLES = {f"{source}/{stream}": source for source, streams in STREAMS.items() for stream in streams}
 

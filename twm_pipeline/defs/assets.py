@@ -12,9 +12,9 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.errors import WindowClosedError
-from twm_pipeline.mirror.tables import TABLES
+from twm_pipeline.mirror.tables import STREAMS, table_of
 from twm_pipeline.records import Source
-from twm_pipeline.sync.engine import STREAMS, PassOptions, PassReport
+from twm_pipeline.sync.engine import PassOptions, PassReport
 from twm_pipeline.sync.window import Window
 
 OWNERS = ["team:operations"]
@@ -83,7 +83,7 @@ def _api_spec(source: Source) -> dg.AssetSpec:
 
 
 def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
-    table = next(item for item in TABLES if (item.source, item.stream) == (source, stream))
+    table = table_of(source, stream)
     return dg.AssetSpec(
         key=[source, stream],
         deps=[api],

@@ -10,9 +10,10 @@ import dagster as dg
 from pydantic import Field
 
 from twm_pipeline.errors import ConfigError
+from twm_pipeline.mirror.tables import STREAMS
 from twm_pipeline.records import Source
 from twm_pipeline.settings import parse_since
-from twm_pipeline.sync.engine import STREAMS, PassOptions
+from twm_pipeline.sync.engine import PassOptions
 
 MOST_IDS = 1000
 _ID_FORMS: dict[Source, re.Pattern[str]] = {

@@ -10,8 +10,9 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
 from twm_pipeline.defs.resources import MirrorResource, why_switched_off
 from twm_pipeline.errors import MassDeletionError, TwmError, WindowClosedError
+from twm_pipeline.mirror.tables import STREAMS
 from twm_pipeline.records import SOURCES, Source
-from twm_pipeline.sync.engine import STREAMS, PassReport
+from twm_pipeline.sync.engine import PassReport
 from twm_pipeline.sync.reconcile import ReconcileOptions
 from twm_pipeline.sync.window import run_reconcile
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from twm_pipeline import records
-from twm_pipeline.records import Record, Source
+from twm_pipeline.records import SOURCES, Record, Source
 
 JSON_COLUMNS = frozenset({"raw", "attachments", "mentions", "attachment", "task"})
 
@@ -51,12 +51,22 @@ PEOPLE = Table("teamwork", "people", records.Person)
 TAGS = Table("teamwork", "tags", records.Tag)
 COMPANIES = Table("teamwork", "companies", records.Company)
 TEAMS = Table("teamwork", "teams", records.Team)
+TIME_ENTRIES = Table("teamwork", "time_entries", records.TimeEntry)
+TASK_COMMENTS = Table("teamwork", "task_comments", records.TaskComment)
 CONVERSATIONS = Table("missive", "conversations", records.Conversation)
 EMAILS = Table("missive", "emails", records.Email, keep_when_null=frozenset({"stub_hash"}))
 COMMENTS = Table("missive", "comments", records.Comment)
 
-TABLES = (TASKS, PROJECTS, TASKLISTS, PEOPLE, TAGS, COMPANIES, TEAMS, CONVERSATIONS, EMAILS, COMMENTS)
 DIRECTORIES = (PROJECTS, TASKLISTS, PEOPLE, TAGS, COMPANIES, TEAMS)
+"""Teamwork's lists of everything that tasks refer to, read completely every now and then."""
+FEEDS = (TIME_ENTRIES, TASK_COMMENTS)
+"""What people do on tasks, read by what changed since the checkpoint."""
+THREADS = (CONVERSATIONS, EMAILS, COMMENTS)
+"""What is read together: a conversation with what is in it."""
+TABLES = (TASKS, *DIRECTORIES, *THREADS)
+STREAMS: dict[Source, tuple[str, ...]] = {
+    source: tuple(table.stream for table in TABLES if table.source == source) for source in SOURCES
+}
 
 
 def table_of(source: str, stream: str) -> Table:

@@ -1,11 +1,11 @@
-"""Teamwork Projects API v3 (and what is left of v1): requests, pages, and its JSON as records.
+"""Teamwork Projects API v3 (and what is left of v1): requests and pages.
 
 Facts come from Teamwork's API guides (apidocs.teamwork.com) and its official SDK (Teamwork/twapi-go-sdk).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,32 +14,8 @@ from requests.auth import HTTPBasicAuth
 
 from twm_pipeline.budget import Limit, Plan
 from twm_pipeline.errors import PagingError, RecordError
-from twm_pipeline.records import (
-    Company,
-    Json,
-    Person,
-    Project,
-    Record,
-    Tag,
-    Task,
-    Tasklist,
-    Team,
-    digest,
-    to_json,
-)
-from twm_pipeline.sources.fields import (
-    plain,
-    plain_id,
-    read_bool,
-    read_calendar_date,
-    read_id,
-    read_int,
-    read_iso,
-    read_list,
-    read_object,
-    read_text,
-    to_id,
-)
+from twm_pipeline.records import Json
+from twm_pipeline.sources.fields import plain, plain_id, read_id, read_iso, read_object
 
 if TYPE_CHECKING:
     from twm_pipeline.http import Reply, VendorSession
@@ -64,7 +40,6 @@ _EVERYTHING = {
     "include": _INCLUDE,
 }
 _DELETED = {"deletedOnly": "true", "showDeleted": "true"}
-_VOLATILE = frozenset({"avatarUrl", "lastWorkedOn", "lastLogin", "sequence", "included"})
 
 
 def budget_plan(settings: Settings) -> Plan:
@@ -298,203 +273,3 @@ def _included(data: Json) -> dict[str, dict[str, Json]]:
 def to_param(moment: datetime) -> str:
     """Return *moment* as the API takes it: UTC, whole seconds, `Z`; offsets and fractions are refused."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def updated_at(row: Json) -> datetime | None:
-    """Return when a task's row says that it was last updated."""
-    return read_iso(row, "updatedAt") or read_iso(row, "dateUpdated")
-
-
-def _base(row: Json, *, version: datetime | None, date: datetime) -> dict[str, Any]:
-    """Return what every record has; a version later than the answer itself is not believed (D4)."""
-    row_id = read_id(row, "id")
-    if row_id is None:
-        msg = "the row has no id"
-        raise RecordError(msg)
-    return {
-        "id": row_id,
-        "version_at": version if version is None or version <= date else None,
-        "content_hash": digest({key: value for key, value in row.items() if key not in _VOLATILE}),
-        "raw": to_json(row),
-    }
-
-
-def _related_id(row: Json, key: str, plain: str) -> int | None:
-    """Return the id of a relation given as `{id, type}`, as a bare id, or both."""
-    value = row.get(key)
-    if isinstance(value, dict):
-        return read_id(value, "id")
-    return to_id(value, key) or read_id(row, plain)
-
-
-def _related_ids(row: Json, key: str, plain: str) -> list[int]:
-    ids = [to_id(item.get("id") if isinstance(item, dict) else item, key) for item in read_list(row, key)]
-    if not ids:
-        ids = [to_id(item, plain) for item in read_list(row, plain)]
-    return list(dict.fromkeys(item for item in ids if item is not None))
-
-
-def _assignees(row: Json) -> list[tuple[int, str]]:
-    """Return (id, kind) of people, teams and companies in the vendor's order."""
-    pairs = []
-    for item in read_list(row, "assignees"):
-        if isinstance(item, dict) and (item_id := read_id(item, "id")):
-            pairs.append((item_id, str(item.get("type") or "users")))
-    pairs += [
-        (item_id, kind)
-        for key, kind in (
-            ("assigneeUserIds", "users"),
-            ("assigneeTeamIds", "teams"),
-            ("assigneeCompanyIds", "companies"),
-        )
-        for item_id in _related_ids(row, key, key)
-    ]
-    return list(dict.fromkeys(pairs))
-
-
-def parse_task(row: Json, *, date: datetime) -> Task:
-    """Return a task.
-
-    Args:
-        row: The row of a list or of a single read.
-        date: The answer's own clock.
-
-    Raises:
-        RecordError: If the row cannot be used; the message names the key.
-    """
-    updated = updated_at(row)
-    deleted_at = read_iso(row, "deletedAt")
-    assignees = _assignees(row)
-    status = read_text(row, "status")
-    return Task(
-        **_base(row, version=updated, date=date),
-        deleted=deleted_at is not None or status == "deleted",
-        deleted_at=deleted_at,
-        title=read_text(row, "name"),
-        description=read_text(row, "description"),
-        description_type=read_text(row, "descriptionContentType"),
-        status=status,
-        priority=read_text(row, "priority") or None,
-        progress=read_int(row, "progress"),
-        is_private=read_bool(row, "isPrivate"),
-        tasklist_id=_related_id(row, "tasklist", "tasklistId"),
-        parent_task_id=_related_id(row, "parentTask", "parentTaskId"),
-        assignee_ids=[item_id for item_id, _ in assignees],
-        assignee_types=[kind for _, kind in assignees],
-        tag_ids=_related_ids(row, "tags", "tagIds"),
-        start_date=read_calendar_date(row, "startDate"),
-        due_date=read_calendar_date(row, "dueDate"),
-        estimate_minutes=read_int(row, "estimateMinutes"),
-        accumulated_estimate_minutes=read_int(row, "accumulatedEstimatedMinutes"),
-        created_at=read_iso(row, "createdAt"),
-        created_by_id=_related_id(row, "createdBy", "createdByUserId"),
-        updated_at=updated,
-        updated_by_id=_related_id(row, "updatedBy", "updatedByUserId"),
-        completed_at=read_iso(row, "completedAt"),
-        completed_by_id=_related_id(row, "completedBy", "completedByUserId"),
-    )
-
-
-def parse_project(row: Json, *, date: datetime) -> Project:
-    """Return a project; see `parse_task`."""
-    return Project(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
-        deleted=read_text(row, "status") == "deleted",
-        name=read_text(row, "name"),
-        description=read_text(row, "description"),
-        status=read_text(row, "status"),
-        type=read_text(row, "type"),
-        company_id=_related_id(row, "company", "companyId"),
-        owner_id=_related_id(row, "projectOwner", "ownerId"),
-        tag_ids=_related_ids(row, "tags", "tagIds"),
-        start_at=read_iso(row, "startAt"),
-        end_at=read_iso(row, "endAt"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
-        completed_at=read_iso(row, "completedAt"),
-        archived_at=read_iso(row, "archivedAt"),
-    )
-
-
-def parse_tasklist(row: Json, *, date: datetime) -> Tasklist:
-    """Return a task list; see `parse_task`."""
-    return Tasklist(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
-        deleted=read_text(row, "status") == "deleted",
-        name=read_text(row, "name"),
-        description=read_text(row, "description"),
-        project_id=_related_id(row, "project", "projectId"),
-        status=read_text(row, "status"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
-    )
-
-
-def parse_person(row: Json, *, date: datetime) -> Person:
-    """Return a person; see `parse_task`."""
-    return Person(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
-        deleted=bool(read_bool(row, "deleted")),
-        first_name=read_text(row, "firstName"),
-        last_name=read_text(row, "lastName"),
-        email=read_text(row, "email"),
-        title=read_text(row, "title"),
-        type=read_text(row, "type"),
-        company_id=_related_id(row, "company", "companyId"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
-    )
-
-
-def parse_tag(row: Json, *, date: datetime) -> Tag:
-    """Return a tag; see `parse_task`."""
-    return Tag(
-        **_base(row, version=None, date=date),
-        name=read_text(row, "name"),
-        color=read_text(row, "color"),
-        project_id=_related_id(row, "project", "projectId"),
-    )
-
-
-def parse_company(row: Json, *, date: datetime) -> Company:
-    """Return a company; see `parse_task`."""
-    return Company(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
-        deleted=read_text(row, "status") == "deleted",
-        name=read_text(row, "name"),
-        status=read_text(row, "status"),
-        website=read_text(row, "website"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
-    )
-
-
-def parse_team(row: Json, *, date: datetime) -> Team:
-    """Return a team; its ids are strings in v1. See `parse_task`."""
-    return Team(
-        **_base(row, version=None, date=date),
-        name=read_text(row, "name"),
-        handle=read_text(row, "handle"),
-        description=read_text(row, "description"),
-        member_ids=_related_ids(row, "members", "memberIds"),
-    )
-
-
-PARSERS: dict[str, Callable[..., Record]] = {
-    "tasks": parse_task,
-    "projects": parse_project,
-    "tasklists": parse_tasklist,
-    "people": parse_person,
-    "tags": parse_tag,
-    "companies": parse_company,
-    "teams": parse_team,
-}
-INCLUDED = {
-    "projects": "projects",
-    "tasklists": "tasklists",
-    "users": "people",
-    "tags": "tags",
-    "companies": "companies",
-    "teams": "teams",
-}
-"""Side-loaded map → stream."""

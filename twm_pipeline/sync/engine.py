@@ -63,11 +63,6 @@ HASTE: dict[str, Any] = {"read_seconds": 10.0, "attempts": 3}
 RECORD_FAULTS = (PagingError, UnansweredError, RequestRefusedError)
 """Failures that may be one object's own; whether they are, another request of the same vendor shows."""
 
-STREAMS: dict[Source, tuple[str, ...]] = {
-    "teamwork": ("tasks", "projects", "tasklists", "people", "tags", "companies", "teams"),
-    "missive": ("conversations", "emails", "comments"),
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassOptions:

@@ -23,7 +23,7 @@ from twm_pipeline.mirror.checkpoints import (
     waiting_set_aside,
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
-from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS
+from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS, THREADS
 from twm_pipeline.mirror.tombstones import (
     due_second_looks,
     forget_second_looks,
@@ -43,7 +43,7 @@ from twm_pipeline.sources.missive import (
     parse_conversation,
     parse_message,
 )
-from twm_pipeline.sync.engine import RECORD_FAULTS, STREAMS, Pass, PassOptions, ensure_account
+from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.missive_children import ChildReader, Due
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 from twm_pipeline.sync.walks import walk_down
@@ -78,7 +78,7 @@ class MissivePass:
         self.scope = Scope(process_after=self.process_after)
         self.floor = to_unix(self.process_after) if self.process_after else None
         # What was read of a conversation is one fact: a pass over some of the streams cannot state it.
-        self.whole = all(options.wants(stream) for stream in STREAMS["missive"])
+        self.whole = all(options.wants(table.stream) for table in THREADS)
         if not self.whole:
             work.owns_checkpoints = False
 

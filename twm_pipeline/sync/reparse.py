@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from twm_pipeline.errors import RecordError
 from twm_pipeline.sources.missive import parse_comment, parse_conversation, parse_message
-from twm_pipeline.sources.teamwork import PARSERS
+from twm_pipeline.sources.teamwork_rows import PARSERS
 
 if TYPE_CHECKING:
     import psycopg

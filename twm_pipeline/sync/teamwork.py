@@ -25,15 +25,8 @@ from twm_pipeline.mirror.tables import DIRECTORIES, TASKS, table_of
 from twm_pipeline.mirror.tombstones import due_second_looks, forget_second_looks
 from twm_pipeline.mirror.upserts import Observed, insert_unknown
 from twm_pipeline.sources.fields import read_iso
-from twm_pipeline.sources.teamwork import (
-    INCLUDED,
-    PARSERS,
-    Page,
-    TeamworkSource,
-    parse_task,
-    to_param,
-    updated_at,
-)
+from twm_pipeline.sources.teamwork import Page, TeamworkSource, to_param
+from twm_pipeline.sources.teamwork_rows import INCLUDED, PARSERS, parse_task, updated_at
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import is_wider
 from twm_pipeline.sync.teamwork_absent import AbsentRows

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twm_pipeline.errors import PagingError, RecordError
 from twm_pipeline.sources.fields import plain
-from twm_pipeline.sources.teamwork import updated_at
+from twm_pipeline.sources.teamwork_rows import updated_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

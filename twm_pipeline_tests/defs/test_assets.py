@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from twm_pipeline.defs import interrupts, ledger
-from twm_pipeline.sync.engine import STREAMS
+from twm_pipeline.mirror.tables import STREAMS
 from twm_pipeline.sync.window import window_lock
 from twm_pipeline_tests.defs.conftest import failure_of
 

@@ -4,7 +4,8 @@ import pytest
 
 from twm_pipeline.defs.config import MOST_IDS, ReconcileConfig, SyncConfig
 from twm_pipeline.errors import ConfigError
-from twm_pipeline.sync.engine import STREAMS, PassOptions
+from twm_pipeline.mirror.tables import STREAMS
+from twm_pipeline.sync.engine import PassOptions
 
 
 def test_everything_selected_and_nothing_asked_is_an_ordinary_pass():

@@ -11,19 +11,28 @@ from hypothesis import strategies as st
 
 from twm_pipeline.errors import NotFoundError, PagingError, RecordError
 from twm_pipeline.http import VendorSession
-from twm_pipeline.records import Company, Person, Project, Tag, Task, Tasklist, Team
+from twm_pipeline.records import (
+    Company,
+    Person,
+    Project,
+    Tag,
+    Task,
+    TaskComment,
+    Tasklist,
+    Team,
+    TimeEntry,
+)
 from twm_pipeline.settings import load_settings
-from twm_pipeline.sources.teamwork import (
+from twm_pipeline.sources.teamwork import TeamworkSource, auth, budget_plan, to_param
+from twm_pipeline.sources.teamwork_rows import (
     INCLUDED,
     PARSERS,
-    TeamworkSource,
-    auth,
-    budget_plan,
     parse_person,
     parse_project,
     parse_task,
+    parse_task_comment,
     parse_team,
-    to_param,
+    parse_time_entry,
 )
 from twm_pipeline_tests.sources.fakes import NOW, FakeSession, sample
 
@@ -38,7 +47,11 @@ LISTS = {
     "tags.list": "tags",
     "companies.list": "companies",
     "teams.v1.list": "teams",
+    "time.list": "time_entries",
+    "comments.list": "task_comments",
 }
+KEYS = {"time_entries": "timelogs", "task_comments": "comments"}
+"""Under which key the vendor lists a stream that we call otherwise."""
 RECORDS = {
     "tasks": Task,
     "projects": Project,
@@ -47,6 +60,8 @@ RECORDS = {
     "tags": Tag,
     "companies": Company,
     "teams": Team,
+    "time_entries": TimeEntry,
+    "task_comments": TaskComment,
 }
 VOLATILE = ("avatarUrl", "lastWorkedOn", "lastLogin", "sequence")
 
@@ -57,8 +72,12 @@ def source(*answers: Any) -> tuple[TeamworkSource, FakeSession]:
 
 
 def rows(name: str) -> dict[int, dict[str, Any]]:
-    key = LISTS[name]
-    return {int(row["id"]): row for row in sample("teamwork", name)[key]}
+    return {int(row["id"]): row for row in listed(name)}
+
+
+def listed(name: str) -> list[dict[str, Any]]:
+    stream = LISTS[name]
+    return list(sample("teamwork", name)[KEYS.get(stream, stream)])
 
 
 def task(number: int) -> dict[str, Any]:
@@ -71,7 +90,7 @@ def listing(*ids: int, has_more: bool, key: str = "tasks") -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "stream"), LISTS.items(), ids=LISTS)
 def test_every_row_of_a_sample_becomes_a_record(name, stream):
-    for row in sample("teamwork", name)[stream]:
+    for row in listed(name):
         record = PARSERS[stream](row, date=NOW)
 
         assert type(record) is RECORDS[stream]
@@ -108,6 +127,48 @@ def test_a_task_is_read_field_by_field():
     assert record.updated_at == record.version_at == datetime(2025, 3, 4, 9, 15, tzinfo=UTC)
     assert (record.created_by_id, record.updated_by_id, record.completed_by_id) == (301, 301, None)
     assert (record.completed_at, record.deleted, record.deleted_at) == (None, False, None)
+
+
+def test_a_time_entry_is_read_field_by_field():
+    entry = rows("time.list")[800001] | {"tags": [{"id": 7, "type": "tags"}], "updatedBy": 301}
+
+    record = parse_time_entry(entry, date=NOW)
+
+    assert (record.description, record.minutes, record.billable) == ("Load table", 90, True)
+    assert (record.person_id, record.logged_by_id, record.updated_by_id) == (302, 302, 301)
+    assert (record.task_id, record.project_id, record.tag_ids) == (1000002, 501001, [7])
+    assert record.logged_at == datetime(2025, 3, 3, 23, 30, tzinfo=UTC)
+    assert record.created_at == datetime(2025, 3, 4, 7, tzinfo=UTC)
+    assert record.updated_at == record.version_at == datetime(2025, 3, 4, 7, 5, tzinfo=UTC)
+    assert (record.deleted, record.deleted_at) == (False, None)
+
+
+def test_a_time_entry_may_lie_on_no_task_and_says_itself_when_it_was_deleted():
+    alone = parse_time_entry(rows("time.list")[800002], date=NOW)
+    gone = parse_time_entry(rows("time.list")[800003], date=NOW)
+
+    assert (alone.task_id, alone.project_id) == (None, 501001)
+    assert (gone.deleted, gone.deleted_at) == (True, datetime(2025, 3, 4, 9, tzinfo=UTC))
+
+
+def test_a_comment_is_read_under_its_own_names_of_dates():
+    row = rows("comments.list")[600001] | {"lastEditedBy": 302, "dateLastEdited": "2025-03-05T08:00:00Z"}
+
+    record = parse_task_comment(row, date=NOW)
+
+    assert (record.body, record.body_html) == (row["body"], row["htmlBody"])
+    assert (record.object_type, record.object_id, record.task_id) == ("tasks", 1000002, 1000002)
+    assert (record.project_id, record.author_id, record.updated_by_id) == (501001, 301, 302)
+    assert record.created_at == datetime(2025, 3, 4, 9, 16, tzinfo=UTC)
+    assert record.updated_at == record.version_at == datetime(2025, 3, 5, 8, tzinfo=UTC)
+
+
+def test_a_comment_on_something_else_is_on_no_task():
+    row = rows("comments.list")[600001] | {"object": {"id": 5, "type": "milestones"}}
+
+    record = parse_task_comment(row, date=NOW)
+
+    assert (record.object_type, record.object_id, record.task_id) == ("milestones", 5, None)
 
 
 def test_people_teams_and_companies_are_assignees_alike():
@@ -295,7 +356,7 @@ def test_the_order_of_keys_does_not_change_the_hash(items):
 @pytest.mark.parametrize("stream", PARSERS)
 def test_reading_a_row_does_not_change_it(stream):
     name = next(name for name, found in LISTS.items() if found == stream)
-    row = sample("teamwork", name)[stream][0]
+    row = listed(name)[0]
     before = copy.deepcopy(row)
 
     PARSERS[stream](row, date=NOW)

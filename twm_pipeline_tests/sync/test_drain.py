@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from twm_pipeline.errors import AuthenticationError, UnansweredError, WindowClosedError
 from twm_pipeline.records import Hint, Source
-from twm_pipeline.sources.teamwork import parse_task
+from twm_pipeline.sources.teamwork_rows import parse_task
 from twm_pipeline.spool import Envelope, Spool
 from twm_pipeline.sync.drain import Drain, spool_of
 from twm_pipeline.sync.engine import PassOptions
