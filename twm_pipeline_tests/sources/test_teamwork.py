@@ -152,7 +152,7 @@ def test_a_time_entry_may_lie_on_no_task_and_says_itself_when_it_was_deleted():
 
 
 def test_a_comment_is_read_under_its_own_names_of_dates():
-    row = rows("comments.list")[600001] | {"lastEditedBy": 302, "dateLastEdited": "2025-03-05T08:00:00Z"}
+    row = rows("comments.list")[600001] | {"lastEditedBy": 302, "dateLastEdited": "2025-03-04T09:20:00Z"}
 
     record = parse_task_comment(row, date=NOW)
 
@@ -160,7 +160,7 @@ def test_a_comment_is_read_under_its_own_names_of_dates():
     assert (record.object_type, record.object_id, record.task_id) == ("tasks", 1000002, 1000002)
     assert (record.project_id, record.author_id, record.updated_by_id) == (501001, 301, 302)
     assert record.created_at == datetime(2025, 3, 4, 9, 16, tzinfo=UTC)
-    assert record.updated_at == record.version_at == datetime(2025, 3, 5, 8, tzinfo=UTC)
+    assert record.updated_at == record.version_at == datetime(2025, 3, 4, 9, 20, tzinfo=UTC)
 
 
 def test_a_comment_on_something_else_is_on_no_task():
