@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.cli import output
-from twm_pipeline.cli.mirror import embedded_while_needed
+from twm_pipeline.cli.mirror import embedded_while_needed, opened_mirror
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.db import connect_database, dagster_url
 from twm_pipeline.errors import AccessError, TwmError
@@ -27,6 +27,8 @@ from twm_pipeline.settings import PROJECT_DIR, Settings
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sources.teamwork import TeamworkSource
 from twm_pipeline.sync.engine import configured_sources, open_pass
+from twm_pipeline.sync.probe import Answer
+from twm_pipeline.sync.probe import probe as ask_openly
 from twm_pipeline.sync.publishing import examine_base
 
 OLDEST_POSTGRESQL = 14
@@ -34,9 +36,10 @@ LEAST_FREE_BYTES = 1 << 30
 
 HELP = """Test settings, credentials, permissions and databases live; says in words what to change.
 
-Each vendor that is configured gets one or two cheap requests, within its budget.
+Each vendor that is configured gets one or two cheap requests, within its budget. With --probe it gets some
+twenty more, which only read, and answer for this account what the vendors' documentation leaves open.
 
-Examples: twm doctor · twm doctor --json · twm doctor --sandbox
+Examples: twm doctor · twm doctor --json · twm doctor --probe · twm doctor --sandbox
 """
 
 Verdict = Literal["ok", "off", "warning", "wrong"]
@@ -59,21 +62,33 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     *,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also answer the open questions on this account.")
+    ] = False,
     sandbox: Annotated[bool, SANDBOX_OPTION] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Test everything."""
     settings = settings_for(sandbox=sandbox)
     findings = _examine_all(settings)
+    answers = _probe_all(settings) if probe else []
     if as_json:
         output.print_json(
-            {"settings": shown_settings(settings), "findings": [asdict(item) for item in findings]}
+            {
+                "settings": shown_settings(settings),
+                "findings": [asdict(item) for item in findings],
+                "answers": [asdict(item) for item in answers],
+            }
         )
     else:
         output.print_table("Settings", ("name", "value"), shown_settings(settings).items())
         output.say("")
         rows = [(MARKS[item.verdict], item.name, item.text) for item in findings]
         output.print_table("Findings", ("", "what", "found"), rows)
+        if answers:
+            output.say("")
+            found = [(item.source, item.question, item.answer) for item in answers]
+            output.print_table("Open questions", ("account", "question", "answer"), found)
     if any(item.verdict == "wrong" for item in findings):
         raise typer.Exit(output.TO_BE_CHANGED)
 
@@ -100,6 +115,19 @@ def _examine_all(settings: Settings) -> list[Finding]:
             return examine(settings)
     except TwmError as error:
         return [Finding("database", "wrong", str(error))]
+
+
+def _probe_all(settings: Settings) -> list[Answer]:
+    """Return what the accounts answer; one that cannot be asked has been told of by the findings."""
+    answers: list[Answer] = []
+    with opened_mirror(settings) as engine:
+        for source in configured_sources(settings):
+            try:
+                with open_pass(engine, settings, source, owns_checkpoints=False) as work:
+                    answers += ask_openly(work)
+            except TwmError as error:
+                output.complain(f"{source}: {error}")
+    return answers
 
 
 def examine(settings: Settings) -> list[Finding]:
