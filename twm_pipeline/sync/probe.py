@@ -21,7 +21,8 @@ from twm_pipeline.sources.missive import (
     child_time,
     expiry_of,
 )
-from twm_pipeline.sources.teamwork import TeamworkSource, updated_at
+from twm_pipeline.sources.teamwork import TeamworkSource
+from twm_pipeline.sources.teamwork_rows import updated_at
 from twm_pipeline.spool import Spool
 
 if TYPE_CHECKING:
