@@ -124,3 +124,14 @@ def place_of(error: BaseException) -> str:
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE_DIR)]
     where = f"{Path(own[-1].filename).relative_to(PACKAGE_DIR)}:{own[-1].lineno}" if own else "unknown"
     return f"{type(error).__name__} in {where}"
+
+
+def trace_of(error: BaseException) -> str:
+    """Return the traceback of *error* and of its causes, without the texts of libraries (see `place_of`)."""
+    parts = []
+    link: BaseException | None = error
+    while link is not None:
+        text = f": {link}" if isinstance(link, TwmError) else ""
+        parts.append("".join([*traceback.format_tb(link.__traceback__), f"{type(link).__name__}{text}"]))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return "\nwhich came of:\n".join(parts)

@@ -81,10 +81,14 @@ def _check_zone(value: str) -> str:
 
 def _check_address(value: str) -> str:
     try:
-        return str(HTTP_URL.validate_python(value)).rstrip("/")
+        url = HTTP_URL.validate_python(value)
     except ValidationError:
         msg = "expected an address such as https://example.teamwork.com"
         raise ValueError(msg) from None
+    if url.username or url.password:
+        msg = "expected an address without a user and a password; it is shown in logs"
+        raise ValueError(msg)
+    return str(url).rstrip("/")
 
 
 def _check_base_id(value: str) -> str:
@@ -271,7 +275,10 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("TIMEZONE", "timezone"),
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe level of this project's lines in the logs of runs"
+        "INFO", description="Least severe level of this project's lines in its logs"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the logs: lines to read, or one JSON object a line"
     )
 
     @property
@@ -305,7 +312,7 @@ class Settings(BaseSettings):
     @classmethod
     def _fold_case(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever the sources gave
         """Accept `LOG_LEVEL=info` and `DB_BACKEND=Both`: the intention is not in doubt."""
-        for name, fold in (("log_level", str.upper), ("db_backend", str.lower)):
+        for name, fold in (("log_level", str.upper), ("log_format", str.lower), ("db_backend", str.lower)):
             if isinstance(values, dict) and isinstance(values.get(name), str):
                 values[name] = fold(values[name].strip())
         return values
@@ -356,11 +363,20 @@ def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - tests and com
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
-        name = str(problem["loc"][0]).upper()
-        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "PASSWORD", "DSN", "PG_URL"))
-        read = "a value that is not shown" if secret else repr(problem.get("input"))
-        lines.append(f"{name}: read {read}; {problem['msg'].removeprefix('Value error, ')}")
+        name = str(problem["loc"][0])
+        read = "a value that is not shown" if _is_secret(name) else _without_user(repr(problem.get("input")))
+        lines.append(f"{name.upper()}: read {read}; {problem['msg'].removeprefix('Value error, ')}")
     return "Settings cannot be used.\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+
+
+def _is_secret(name: str) -> bool:
+    field = Settings.model_fields.get(name.lower())
+    return field is not None and "SecretStr" in str(field.annotation)
+
+
+def _without_user(text: str) -> str:
+    """Return *text* without the user and the password of an address."""
+    return re.sub(r"//[^/\s]*@", "//…@", text)
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -117,10 +117,12 @@ def test_an_error_is_one_line_and_no_traceback(twm):
     assert "Traceback" not in answer.err
 
 
-def test_debug_shows_the_traceback(twm):
-    result = CliRunner().invoke(app, ["--debug", "sync"])
+def test_debug_shows_where_an_error_comes_from(twm):
+    answer = twm("--debug", "sync")
 
-    assert isinstance(result.exception, ConfigError)
+    assert answer.code == TO_BE_CHANGED
+    assert 'sync.py", line' in answer.err
+    assert "ConfigError: Nothing is configured." in answer.err
 
 
 def test_a_wrong_setting_is_named(twm, monkeypatch):

@@ -66,9 +66,27 @@ def test_every_wrong_value_is_reported_at_once(monkeypatch):
         load_settings()
 
 
-@pytest.mark.parametrize(
-    "name", ["teamwork_api_key", "missive_api_token", "airtable_api_key", "pg_dsn", "dagster_pg_url"]
-)
+SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+WORDS_OF_SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "DSN", "PG_URL", "ALERT_WEBHOOK_URL")
+
+
+def test_what_sounds_like_a_secret_is_one():
+    sounding = [name for name in Settings.model_fields if any(it in name.upper() for it in WORDS_OF_SECRETS)]
+
+    assert len(SECRETS) > 5
+    assert set(sounding) <= set(SECRETS)
+
+
+@pytest.mark.parametrize("name", ["public_url", "teamwork_base_url", "airtable_endpoint_url"])
+def test_an_address_that_would_be_shown_with_a_password_is_refused_unseen(name):
+    with pytest.raises(ConfigError, match="without a user and a password") as caught:
+        load_settings(**{name: "https://me:s3cret@example.com/x"})
+
+    assert "s3cret" not in str(caught.value)
+    assert "//…@example.com" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_is_never_shown(name):
     with pytest.raises(ConfigError, match=f"{name.upper()}: read a value that is not shown") as caught:
         load_settings(**{name: ["s3cret"]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -13,7 +12,9 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
+from twm_pipeline import logs
 from twm_pipeline.cli import (
     doctor,
     init,
@@ -27,7 +28,15 @@ from twm_pipeline.cli import (
     upkeep,
     webhooks,
 )
-from twm_pipeline.errors import AccountChangedError, AuthenticationError, ConfigError, TwmError
+from twm_pipeline.errors import (
+    AccountChangedError,
+    AuthenticationError,
+    ConfigError,
+    TwmError,
+    place_of,
+    trace_of,
+)
+from twm_pipeline.settings import Settings, load_settings
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,10 +50,12 @@ class Commands(TyperGroup):
         """Run a command; an error of the product becomes its text and an exit code."""
         try:
             return super().invoke(ctx)
-        except (TwmError, DBAPIError, KeyboardInterrupt) as error:
-            if ctx.params.get("debug"):
-                raise
+        except (typer.Exit, typer.Abort, TyperException, BrokenPipeError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told without a text that may quote a row
             text, code = _verdict(error)
+            if ctx.params.get("debug"):
+                output.complain(trace_of(error))
             output.complain(text)
             raise typer.Exit(code) from None
 
@@ -56,6 +67,11 @@ def _verdict(error: BaseException) -> tuple[str, int]:
         return "Interrupted; what is stored stays.", output.INTERRUPTED
     if isinstance(error, DBAPIError):
         return f"PostgreSQL refused a statement: {type(error.orig).__name__}.", output.FAILED
+    if not isinstance(error, TwmError):  # its text may hold a value of a row
+        return (
+            f"A defect of this program: {place_of(error)}. `twm --debug …` shows how it came.",
+            output.FAILED,
+        )
     change = isinstance(error, ConfigError | AuthenticationError | AccountChangedError)
     return str(error), output.TO_BE_CHANGED if change else output.FAILED
 
@@ -75,12 +91,16 @@ app = typer.Typer(
 @app.callback()
 def root(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and every log line.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show every log line, and where an error comes from.")
+    ] = False,
 ) -> None:
     """Set up logging; the commands do the rest."""
-    level = logging.DEBUG if debug else logging.ERROR
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        settings = load_settings()
+    except ConfigError:  # the command says what is wrong with them
+        settings = Settings.model_construct()
+    logs.set_up(settings, level="DEBUG" if debug else "ERROR")
     if not debug:
         warnings.simplefilter("ignore")
 
@@ -91,6 +111,7 @@ for module in (init, up, sync, status, queue, webhooks, doctor, upkeep, receiver
 
 def main() -> None:
     """Run `twm`; SIGINT and SIGTERM end it tidily, also where the shell made it ignore the former."""
+    logs.log_what_ends()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _on_terminate)
     try:

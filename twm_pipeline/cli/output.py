@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from twm_pipeline import logs
+
 OK, FAILED, MISUSED, TO_BE_CHANGED = 0, 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -36,7 +38,7 @@ def _console(*, stderr: bool) -> Console:
 
 def say(text: str) -> None:
     """Write a line for a person; brackets in it are no markup."""
-    out().print(text, markup=False)
+    out().print(printable(text), markup=False)
 
 
 def note(text: str) -> None:
@@ -46,7 +48,12 @@ def note(text: str) -> None:
 
 def complain(text: str) -> None:
     """Write an error."""
-    err().print(text, markup=False, style="red")
+    err().print(printable(text), markup=False, style="red")
+
+
+def printable(text: str) -> str:
+    """Return *text* without what would steer a terminal, its lines kept: part of it may come from outside."""
+    return "\n".join(map(logs.printable, text.replace("\t", "    ").split("\n")))
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever a command reports
@@ -79,7 +86,7 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))
 
 
 def span(seconds: float | None) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-KEPT_LOG_BYTES = 5_000_000
+from twm_pipeline.logs import open_log
+
 STOP_SECONDS = 15.0
 KILL_SECONDS = 5.0
 
@@ -50,11 +51,8 @@ def start(  # noqa: PLR0913 - a process is described by these
         cwd: Where it runs.
         answers: Whether it is talked to by standard input and output; else its output goes to the log too.
     """
-    logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
-    if log.exists() and log.stat().st_size > KEPT_LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
-    with log.open("a") as file:
+    with open_log(log) as file:
         process = subprocess.Popen(  # noqa: S603 - our own modules
             [sys.executable, *command],
             stdin=subprocess.PIPE if answers else subprocess.DEVNULL,

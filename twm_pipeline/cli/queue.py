@@ -112,7 +112,8 @@ def show(
         return
     for name, value in told.items():
         if value is not None:
-            say(f"{name.replace('_', ' ')}: {_printable(value)}")
+            shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+            say(f"{name.replace('_', ' ')}: {shown}")
 
 
 def retry(
@@ -159,7 +160,7 @@ def _ask(items: Sequence[Item]) -> None:
         msg = "nobody can be asked without a terminal; say --yes"
         raise typer.BadParameter(msg)
     for item in items:
-        typer.echo(_printable(item.headline()), err=True)
+        typer.echo(output.printable(item.headline()), err=True)
     if not typer.confirm(f"Discard {_count(len(items))} for good?", err=True):
         complain("Nothing was discarded.")
         raise typer.Exit(output.FAILED)
@@ -237,7 +238,7 @@ def _show_source(source: Json) -> None:
 
 def _show_entries(source: Json) -> None:
     names = ("place", "event", "stream", "object_id", "attempts", "due", "reason")
-    rows = [(f"  {item['id']}", *(_cell(item[name]) for name in names)) for item in source["entries"]]
+    rows = [(f"  {item['id']}", *(item[name] for name in names)) for item in source["entries"]]
     columns = ("  id", "place", "event", "stream", "object", "tries", "next try", "reason")
     print_table("  Tried again, or given up", columns, rows)
     _say_how_many_more(len(rows), sum(source["places"][place]["count"] for place in ("retry", "dead")))
@@ -245,9 +246,7 @@ def _show_entries(source: Json) -> None:
 
 def _show_parked(parked: Json) -> None:
     names = ("attempts", "next_attempt_at", "reason")
-    rows = [
-        (f"  {_printable(item['id'])}", *(_cell(item[name]) for name in names)) for item in parked["records"]
-    ]
+    rows = [(f"  {item['id']}", *(item[name] for name in names)) for item in parked["records"]]
     print_table("  Records set aside", ("  id", "tries", "next try", "reason"), rows)
     _say_how_many_more(len(rows), parked["count"])
 
@@ -255,13 +254,3 @@ def _show_parked(parked: Json) -> None:
 def _say_how_many_more(shown: int, total: int) -> None:
     if total > shown:
         say(f"  … and {total - shown:,} more (--limit)")
-
-
-def _cell(value: object) -> object:
-    return _printable(value) if isinstance(value, str) else value
-
-
-def _printable(value: object) -> str:
-    """Return *value* without what would steer a terminal: it may come from outside."""
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

@@ -181,10 +181,11 @@ def _start_dagster(
     server = {"grpc_server": {"socket": str(code_socket), "location_name": "twm_pipeline"}}
     workspace.write_text(json.dumps({"load_from": [server]}))
     definitions = ["-m", "twm_pipeline.definitions", "--socket", str(code_socket)]
+    form = ["--log-format", "json"] if settings.log_format == "json" else []
     for name, command in (
-        ("code", ["-m", "dagster", "api", "grpc", *definitions]),
-        ("daemon", ["-m", "dagster._daemon", "run", "-w", str(workspace)]),
-        ("webserver", ["-m", "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace)]),
+        ("code", ["-m", "dagster", "api", "grpc", *definitions, *form]),
+        ("daemon", ["-m", "dagster._daemon", "run", "-w", str(workspace), *form]),
+        ("webserver", ["-m", "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace), *form]),
     ):
         children.append(processes.start(name, command, env=env, logs=logs, cwd=PROJECT_DIR))
         if name == "code":

@@ -7,11 +7,12 @@ body or an address, so its text stays out of Dagster's event log; its class and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
+from twm_pipeline.defs.lines import run_lines
 from twm_pipeline.errors import (
     ConfigError,
     PermanentError,
@@ -19,6 +20,7 @@ from twm_pipeline.errors import (
     TwmError,
     WindowClosedError,
     place_of,
+    trace_of,
 )
 
 FAILED_BY = "twm/failed_by"
@@ -27,24 +29,32 @@ FAILED_BY = "twm/failed_by"
 
 @contextmanager
 def as_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext | None = None) -> Iterator[None]:
-    """Raise `dagster.Failure` for the errors of the product and of PostgreSQL inside.
+    """Raise `dagster.Failure` for every error inside; what the run logs meanwhile is in `runs.log` too.
 
     Args:
         context: Of the run that is to be tagged with the error's class.
     """
-    try:
-        yield
-    except TwmError as error:
-        _tag(context, type(error).__name__)
-        raise to_failure(error) from None
-    except DBAPIError as error:
-        _tag(context, type(error.orig).__name__)
-        raise _database_failure(error) from None
+    with ExitStack() as stack:
+        try:
+            if context is not None:
+                stack.enter_context(run_lines(context))
+            yield
+        except (dg.DagsterError, dg.Failure, dg.RetryRequested):
+            raise
+        except Exception as error:  # noqa: BLE001 - Dagster would store its text, which may quote a row
+            failure = _failure_of(error)
+            if context is not None:
+                context.instance.add_run_tags(
+                    context.run.run_id, {FAILED_BY: str(failure.metadata["error"].value)}
+                )
+                context.log.error("%s", failure.description)  # noqa: TRY400 - the text is the product's own
+            raise failure from None
 
 
-def _tag(context: dg.OpExecutionContext | dg.AssetExecutionContext | None, name: str) -> None:
-    if context is not None:
-        context.instance.add_run_tags(context.run.run_id, {FAILED_BY: name})
+def _failure_of(error: Exception) -> dg.Failure:
+    if isinstance(error, TwmError):
+        return to_failure(error)
+    return _database_failure(error) if isinstance(error, DBAPIError) else _defect(error)
 
 
 def to_failure(error: TwmError) -> dg.Failure:
@@ -70,4 +80,15 @@ def _database_failure(error: DBAPIError) -> dg.Failure:
         description=f"PostgreSQL refused a statement ({type(cause).__name__}); its batch is not stored.",
         metadata=metadata,
         allow_retries=True,
+    )
+
+
+def _defect(error: Exception) -> dg.Failure:
+    return dg.Failure(
+        description=f"A defect of this program: {place_of(error)}.",
+        metadata={
+            "error": dg.MetadataValue.text(type(error).__name__),
+            "trace": dg.MetadataValue.md(f"```\n{trace_of(error)}\n```"),
+        },
+        allow_retries=False,
     )

@@ -23,7 +23,7 @@ def check_hooks(context: dg.OpExecutionContext) -> None:
     A vendor that fails does not keep the other one from being checked; the run fails in the end.
     """
     mirror: MirrorResource = context.resources.mirror
-    with ending_gently() as stop, as_failures():
+    with ending_gently() as stop, as_failures(context):
         settings = mirror.settings()
         if (reason := why_nothing_to_check(settings)) is not None:
             context.log.info(reason)

@@ -44,7 +44,7 @@ def sweep(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
     A vendor that fails does not keep the other one from being swept; the run fails in the end.
     """
     mirror: MirrorResource = context.resources.mirror
-    with ending_gently() as stop, as_failures():
+    with ending_gently() as stop, as_failures(context):
         settings = mirror.settings()
         problems: list[TwmError] = []
         for source in config.to_sources():

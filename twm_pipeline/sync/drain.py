@@ -6,6 +6,7 @@ request budget, in which fresh changes come first. Checkpoints are the polls' bu
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -100,7 +101,11 @@ class Drain:
     def listening(self) -> Iterator[None]:
         """Apply entries as they come, in a thread of its own, while the block runs."""
         self._tidy_up()
-        thread = threading.Thread(target=self._listen, name=f"{self.source}-drain", daemon=True)
+        # In the window's context: the lines of the thread tell the same source and run.
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run, args=(self._listen,), name=f"{self.source}-drain", daemon=True
+        )
         with watching(self.settings.spool_folder / self.source / "new", self._news):
             thread.start()
             try:
@@ -293,7 +298,11 @@ class _Batch:
             )
             if dead:
                 logger.error(
-                    "%s: a delivery about %s %s is dead", self.drain.source, change.stream, change.object_id
+                    "%s: a delivery about %s %s is dead",
+                    self.drain.source,
+                    change.stream,
+                    change.object_id,
+                    extra={"object": f"{change.stream}/{change.object_id}"},
                 )
 
 

@@ -168,7 +168,12 @@ class FilePublisher:
         self.sent += 1
 
     def _failed(self, row: FileRow, error: Exception) -> None:
-        logger.warning("airtable: files of e-mail %s were not taken: %s", row.row_id, error)
+        logger.warning(
+            "airtable: files of e-mail %s were not taken: %s",
+            row.row_id,
+            error,
+            extra={"object": f"emails/{row.row_id}"},
+        )
         with self.publisher.commit() as connection:
             note_failed(connection, self.base, [row.row_id])
 

@@ -315,7 +315,13 @@ class ViewPublisher:
     def _refused(self, write: Write, error: Exception, entries: Mapping[str, Sequence[int]]) -> None:
         """Set a record aside with Airtable's own words; its row is compared again later."""
         problem = SetAside(stream=self.view, object_id=write.row_id, reason=str(error))
-        logger.warning("airtable %s: record of %s is set aside: %s", self.view, write.row_id, error)
+        logger.warning(
+            "airtable %s: record of %s is set aside: %s",
+            self.view,
+            write.row_id,
+            error,
+            extra={"object": f"{self.view}/{write.row_id}"},
+        )
         with self._commit() as connection:
             self.report.set_aside += set_aside(connection, SOURCE, [problem])
             parked = Published(row_id=write.row_id, record_id=write.record_id, cells_hash=None)

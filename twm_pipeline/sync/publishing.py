@@ -17,6 +17,7 @@ from twm_pipeline.airtable.fields import KEYS, Key
 from twm_pipeline.airtable.setup import Access, check_access
 from twm_pipeline.budget import Budget
 from twm_pipeline.errors import DatabaseUnavailableError, RetriableError
+from twm_pipeline.logs import about
 from twm_pipeline.mirror.changelog import CHANNEL
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sync.engine import configured_sources, open_pass
@@ -80,7 +81,7 @@ class PublishWindow:
             TwmError: What stopped it; an outage only if it lasted to the end of the window.
         """
         self._deadline = time.monotonic() + self.seconds if self.seconds > 0 else None
-        with window_lock(self.engine, "airtable") as lock:
+        with about(source="airtable"), window_lock(self.engine, "airtable") as lock:
             if lock is None:
                 return False
             with ExitStack() as stack:

@@ -21,6 +21,7 @@ from twm_pipeline.errors import (
     WindowClosedError,
 )
 from twm_pipeline.labels import load_categories
+from twm_pipeline.logs import about
 from twm_pipeline.mirror.activity import fold_activity
 from twm_pipeline.mirror.changelog import follow_changes
 from twm_pipeline.mirror.checkpoints import Origin, note_outcome
@@ -183,9 +184,12 @@ def run_reconcile(  # noqa: PLR0913 - as run_pass
     Raises:
         WindowClosedError: If *should_stop* ended it; what is stored stays.
     """
-    with open_pass(
-        engine, settings, source, owns_checkpoints=False, should_stop=should_stop, on_commit=on_commit
-    ) as work:
+    with (
+        about(source=source),
+        open_pass(
+            engine, settings, source, owns_checkpoints=False, should_stop=should_stop, on_commit=on_commit
+        ) as work,
+    ):
         gone = reconcile(work, options)
     return gone, work.report
 
@@ -235,6 +239,10 @@ class Window:
         Raises:
             TwmError: What stopped the source; an outage only if it lasted to the end of the window.
         """
+        with about(source=self.source):
+            return self._run(options)
+
+    def _run(self, options: PassOptions) -> bool:
         if not options.moves_checkpoints:
             self._loop(options, None, deadline=None)
             return True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
+from twm_pipeline import logs
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.settings import load_settings
 from twm_pipeline.webhooks.server import build_server, listen
@@ -16,11 +16,8 @@ def main() -> None:
     """Receive until told to stop."""
     try:
         settings = load_settings()
-        logging.basicConfig(
-            level=settings.log_level,
-            stream=sys.stderr,
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logs.set_up(settings)
+        logs.log_what_ends()
         server = build_server(settings, on_start=lambda: _announce(settings.app_host, settings.app_port))
         server.run(sockets=[listen(settings.app_host, settings.app_port)])
     except ConfigError as error:

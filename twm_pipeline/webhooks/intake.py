@@ -120,5 +120,10 @@ def _log(source: Source, envelopes: Sequence[Envelope], *, seconds: float) -> No
     if logger.isEnabledFor(logging.INFO):
         named = [f"{item.hint.event or 'unnamed'} {item.hint.object_id or '-'}" for item in envelopes]
         logger.info(
-            "Accepted %d of %s in %.1f ms: %s", len(envelopes), source, 1000 * seconds, ", ".join(named)
+            "Accepted %d of %s in %.1f ms: %s",
+            len(envelopes),
+            source,
+            1000 * seconds,
+            ", ".join(named),
+            extra={"source": source},
         )

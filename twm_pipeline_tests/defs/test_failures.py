@@ -1,7 +1,6 @@
 import dagster as dg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.errors import (
@@ -51,7 +50,22 @@ def test_a_value_that_postgresql_complains_about_is_not_shown(engine):
     assert caught.value.__suppress_context__
 
 
-def test_other_errors_pass_as_they_are():
-    with pytest.raises(ZeroDivisionError), as_failures():
-        raise ZeroDivisionError
-    assert not issubclass(ZeroDivisionError, DBAPIError)
+def test_a_defect_is_told_by_its_place_and_not_by_its_text():
+    with pytest.raises(dg.Failure) as caught, as_failures():
+        int("Dear Mr Smith".lower())
+
+    told = f"{caught.value.description} {caught.value.metadata}"
+    assert "defect" in told
+    assert "dear" not in told
+    assert caught.value.metadata["error"].value == "ValueError"
+    assert "test_failures.py" in str(caught.value.metadata["trace"].value)
+    assert caught.value.allow_retries is False
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("error", [dg.Failure("a"), dg.RetryRequested()], ids=["failure", "retry"])
+def test_what_dagster_is_told_on_purpose_passes_as_it_is(error):
+    with pytest.raises(type(error)) as caught, as_failures():
+        raise error
+
+    assert caught.value is error
