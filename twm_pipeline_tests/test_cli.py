@@ -33,6 +33,8 @@ COMMANDS = (
     "reconcile",
     "categorize",
     "reparse",
+    "backup",
+    "restore",
     "receiver",
     "sandbox",
     "webhooks",

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from twm_pipeline import logs
 from twm_pipeline.cli import (
+    backup,
     doctor,
     init,
     output,
@@ -105,7 +106,7 @@ def root(
         warnings.simplefilter("ignore")
 
 
-for module in (init, up, sync, status, queue, webhooks, doctor, upkeep, receiver, sandbox):
+for module in (init, up, sync, status, queue, webhooks, doctor, upkeep, backup, receiver, sandbox):
     module.register(app)
 
 

@@ -63,7 +63,9 @@ def find_programs(*, data: Path, copies: Path, account: Account | None) -> Progr
     Raises:
         ConfigError: If the wheel is missing, or brings another major version than the one of *data*.
     """
-    versions = {version: folder for folder in _folders() if (version := Programs(folder=folder).version())}
+    versions = {
+        version: folder for folder in installed_folders() if (version := Programs(folder=folder).version())
+    }
     majors = {int(version.partition(".")[0]): version for version in versions}
     if not majors:
         msg = (
@@ -87,7 +89,7 @@ def find_programs(*, data: Path, copies: Path, account: Account | None) -> Progr
     return _copy(programs, copies / f"programs-{version}")
 
 
-def _folders() -> list[Path]:
+def installed_folders() -> list[Path]:
     """Return the folders with programs in the wheel, without importing it (that would write lock files)."""
     spec = find_spec(WHEEL)
     places = list(spec.submodule_search_locations or []) if spec is not None else []
