@@ -102,7 +102,7 @@ def _words(url: URL) -> str:
         "dbname": url.database,
         **url.query,
     }
-    return make_conninfo("", **{key: value for key, value in named.items() if value is not None})
+    return make_conninfo("", **{key: str(value) for key, value in named.items() if value is not None})
 
 
 def _server_major(url: URL) -> int:

