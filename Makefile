@@ -11,7 +11,7 @@ MINUTES ?= 10
 WORKERS ?= 3
 
 # Debian packages of the system tests, each with the program that tells that it is there.
-SYSTEM_PACKAGES := chromium:chromium strace:strace
+SYSTEM_PACKAGES := chromium:chromium strace:strace nginx-light:nginx openssl:openssl systemd:systemd-analyze
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
