@@ -97,6 +97,22 @@ class RecordError(TwmError):
     """One record cannot be used; it is set aside with this reason and the others go on."""
 
 
+class LinkRefusedError(RecordError):
+    """The storage of a file refuses its address: it has expired, or the file is gone."""
+
+
+class UnsafeAddressError(RecordError):
+    """The address of a file leads into a private network; nothing was asked there."""
+
+
+class FileTooLargeError(RecordError):
+    """A file is larger than is wanted."""
+
+
+class StoreUnavailableError(RetriableError):
+    """The attachment store does not take files: it cannot be reached, is full, or refuses us."""
+
+
 class DeliveryError(TwmError):
     """A delivery is refused: it is answered with *status* and nothing of it is kept.
 

@@ -328,48 +328,6 @@ def read_body(response: requests.Response, *, deadline: float, what: str) -> byt
     return b"".join(chunks)
 
 
-def download(url: str, *, most_bytes: int) -> bytes | None:
-    """Return the file at a signed address, or None if it is larger than *most_bytes*.
-
-    No credentials of ours are sent, and no redirect is followed: a signed address leads to the file itself.
-
-    Raises:
-        UnansweredError: No complete answer, or one that is not the file: the address may have expired.
-    """
-    deadline = time.monotonic() + ANSWER_SECONDS
-    with requests.Session() as session:
-        session.trust_env = not is_loopback(url)
-        session.auth = _no_credentials
-        try:
-            with session.get(
-                url, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
-            ) as answer:
-                if answer.status_code != HTTPStatus.OK:
-                    msg = f"the file's storage answers {answer.status_code}"
-                    raise UnansweredError(msg)
-                return _read_file(answer, most_bytes=most_bytes, deadline=deadline)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-            msg = f"the file's storage gives no complete answer ({type(error).__name__})"
-            raise UnansweredError(msg) from error
-
-
-def _read_file(answer: requests.Response, *, most_bytes: int, deadline: float) -> bytes | None:
-    content = bytearray()
-    for chunk in answer.iter_content(CHUNK_BYTES):
-        content += chunk
-        if len(content) > most_bytes:
-            return None
-        if time.monotonic() > deadline:
-            msg = f"the file took longer than {ANSWER_SECONDS:.0f} s"
-            raise UnansweredError(msg)
-    return bytes(content)
-
-
-def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep an entry of the user's netrc off a request."""
-    return request
-
-
 def is_loopback(url: str) -> bool:
     """Return whether *url* is on this machine."""
     host = urlsplit(url).hostname or ""

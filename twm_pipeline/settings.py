@@ -13,6 +13,7 @@ import textwrap
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -70,6 +71,24 @@ def _parse_ids(value: object) -> object:
     return tuple(int(word) for word in words)
 
 
+def _parse_words(value: object) -> object:
+    """Return words from a comma-separated list, in lower case."""
+    if not isinstance(value, str):
+        return value
+    return tuple(word.strip().lower() for word in value.split(",") if word.strip())
+
+
+def _check_store(value: str) -> str:
+    """Return the place of a store: an address without credentials, or a folder below the project."""
+    parts = urlsplit(value)
+    if "://" not in value:
+        return str(_anchor(Path(value)))
+    if parts.username or parts.password:
+        msg = "expected an address without credentials; the storage's own settings hold them (docs/attachments.md)"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
 def _check_zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -111,6 +130,8 @@ def _anchor(path: Path) -> Path:
 
 Since = Annotated[date | datetime, BeforeValidator(_parse_date)]
 Ids = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_ids)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_words)]
+StoreUrl = Annotated[str, AfterValidator(_check_store)]
 BaseUrl = Annotated[str, AfterValidator(_check_address)]
 ProjectPath = Annotated[Path, AfterValidator(_anchor)]
 
@@ -265,6 +286,33 @@ class Settings(BaseSettings):
         description="How many times faster than documented the request budgets refill; 1 for real accounts",
     )
 
+    attachments_download: bool = Field(
+        default=True, description="`false`: files of messages are not downloaded; those that were stay"
+    )
+    attachments_url: StoreUrl | None = Field(
+        None,
+        description="Where files of messages are kept: a folder, or an address such as `s3://bucket/folder`; unset: `attachments` below `TWM_DATA_DIR`",
+    )
+    attachments_max_megabytes: int = Field(
+        1000, ge=1, le=1_000_000, description="Larger files are not downloaded"
+    )
+    attachments_skip_types: Words = Field(
+        (),
+        description="Media types that are not downloaded, separated by commas, such as `text/calendar,application/pgp-signature,image/*`",
+    )
+    attachments_skip_inline_kilobytes: int = Field(
+        0,
+        ge=0,
+        description="Images that a message shows in its text, such as a signature's logo, are not downloaded below this size",
+    )
+    attachments_private_hosts: Words = Field(
+        (),
+        description="Names of hosts in a private network from which files may be downloaded, separated by commas; that of `MISSIVE_BASE_URL` is one of them",
+    )
+    attachments_reserve_megabytes: int = Field(
+        500, ge=0, description="Free space on a disk below which downloads pause"
+    )
+
     label_categories_file: ProjectPath = Field(
         PROJECT_DIR / "data" / "label_categories.json",
         description="Category name → label patterns, as JSON; relative to the project",
@@ -307,6 +355,11 @@ class Settings(BaseSettings):
     def spool_folder(self) -> Path:
         """Where accepted deliveries are kept, a folder for each source below it."""
         return self.spool_dir or self.twm_data_dir / "spool"
+
+    @property
+    def attachments_store(self) -> str:
+        """Where files of messages are kept: a folder, or an address with a scheme."""
+        return self.attachments_url or str(self.twm_data_dir / "attachments")
 
     @model_validator(mode="before")
     @classmethod

@@ -95,6 +95,25 @@ def test_a_secret_is_never_shown(name):
     assert "s3cret" not in repr(load_settings(**{name: "s3cret"}))
 
 
+def test_a_store_with_a_password_in_its_address_is_refused_without_showing_it():
+    with pytest.raises(ConfigError, match="without credentials") as caught:
+        load_settings(attachments_url="sftp://me:s3cret@host/files")
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_files_are_kept_beside_the_other_files_of_a_deployment_unless_a_store_is_named(tmp_path):
+    beside = load_settings(twm_data_dir=tmp_path)
+
+    assert beside.attachments_store == str(tmp_path / "attachments")
+    assert load_settings(attachments_url="files").attachments_store == str(PROJECT_DIR / "files")
+    assert load_settings(attachments_url="s3://bucket/a/").attachments_store == "s3://bucket/a"
+    assert load_settings(attachments_skip_types="Text/Calendar, image/*").attachments_skip_types == (
+        "text/calendar",
+        "image/*",
+    )
+
+
 DATES = {
     "german": ("31.12.2024", date(2024, 12, 31)),
     "german, short": ("1.2.2024", date(2024, 2, 1)),

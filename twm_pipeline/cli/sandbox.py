@@ -86,6 +86,7 @@ def _is_real(name: str) -> bool:
         "pg_dsn",
         "dagster_pg_url",
         "spool_dir",
+        "attachments_url",
         "public_url",
         "ngrok_authtoken",
         "allow_unsigned_webhooks",

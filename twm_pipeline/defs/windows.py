@@ -12,9 +12,8 @@ from twm_pipeline.db import connect_database
 from twm_pipeline.defs.failures import FAILED_BY
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME, WINDOW
 from twm_pipeline.errors import TwmError
-from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.settings import Settings
-from twm_pipeline.sync.window import holds_window
+from twm_pipeline.sync.window import WindowName, holds_window
 
 MARGIN_SECONDS = 300
 """How much longer than its window a run may take before it counts as lost."""
@@ -28,14 +27,16 @@ LOST = "The process of this run is gone: nobody holds the lock of its window."
 
 WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 ALIVE = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+_OTHER_JOBS: dict[WindowName, str] = {"airtable": "airtable_publish", "attachments": "attachments_download"}
+_DOING: dict[WindowName, str] = {"airtable": "publishing to Airtable", "attachments": "downloading files"}
 
 
-def job_of(origin: Origin) -> str:
+def job_of(origin: WindowName) -> str:
     """Return the name of the job whose runs keep the windows of *origin* open."""
-    return "airtable_publish" if origin == "airtable" else f"{origin}_sync"
+    return _OTHER_JOBS.get(origin, f"{origin}_sync")
 
 
-def window_request(settings: Settings, source: Origin) -> dg.RunRequest:
+def window_request(settings: Settings, source: WindowName) -> dg.RunRequest:
     """Return the request for a run that keeps a window open; it has no run key, as each is a new one."""
     seconds = settings.sync_window_seconds
     return dg.RunRequest(
@@ -49,7 +50,7 @@ def window_request(settings: Settings, source: Origin) -> dg.RunRequest:
 
 
 def why_no_window(
-    instance: dg.DagsterInstance, settings: Settings, source: Origin, *, lead_seconds: float
+    instance: dg.DagsterInstance, settings: Settings, source: WindowName, *, lead_seconds: float
 ) -> str | None:
     """Return why *source* needs no further window now, or None; runs that are lost are ended on the way.
 
@@ -68,8 +69,8 @@ def why_no_window(
     lead = lead_seconds if settings.sync_window_seconds > 2 * lead_seconds else 0.0
     busy = why_not(runs, lead=lead) or (None if runs else why_pause(instance, source))
     if busy is None and held and not runs:
-        doing = "publishing to" if source == "airtable" else "reading"
-        busy = f"Another process, such as `twm sync`, is {doing} {source.capitalize()}."
+        doing = _DOING.get(source, f"reading {source.capitalize()}")
+        busy = f"Another process, such as `twm sync`, is {doing}."
     return busy
 
 
@@ -103,7 +104,7 @@ def why_not(runs: Sequence[dg.RunRecord], *, lead: float = 0, now: datetime | No
     return None
 
 
-def why_pause(instance: dg.DagsterInstance, source: Origin, *, now: datetime | None = None) -> str | None:
+def why_pause(instance: dg.DagsterInstance, source: WindowName, *, now: datetime | None = None) -> str | None:
     """Return why to wait because the last runs of *source* failed, or None; each failure doubles the wait.
 
     What fails a window, such as refused credentials, is hardly mended in seconds, and each run is a process.
@@ -137,7 +138,7 @@ def is_lost(record: dg.RunRecord, *, now: datetime | None = None) -> bool:
     return now.timestamp() - started > LOST_SECONDS
 
 
-def _is_held(settings: Settings, source: Origin) -> bool:
+def _is_held(settings: Settings, source: WindowName) -> bool:
     """Return whether somebody holds the window's lock; without an answer it counts as held."""
     try:
         engine = connect_database(settings)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.airtable.cells import attachment_set
 from twm_pipeline.airtable.client import MOST_UPLOAD_BYTES
+from twm_pipeline.downloads import Downloads
 from twm_pipeline.errors import NotFoundError, RecordError, RequestRefusedError, UnansweredError
-from twm_pipeline.http import download
 from twm_pipeline.mirror.published_files import (
     FileRow,
     note_arrived,
@@ -66,6 +66,7 @@ class FilePublisher:
     def __post_init__(self) -> None:
         self.base = self.publisher.base
         self.client: AirtableClient = self.publisher.client
+        self.downloads = Downloads.of(self.publisher.settings)
 
     def run(self) -> int:
         """Look at what was sent by address, then send what is to be sent; return how many e-mails'."""
@@ -150,7 +151,7 @@ class FilePublisher:
         try:
             for file in attachment_set({"attachments": row.files}):
                 url = str(links[file.id]["url"])
-                content = download(url, most_bytes=MOST_UPLOAD_BYTES)
+                content = self.downloads.read(url, most_bytes=MOST_UPLOAD_BYTES)
                 if not content:  # too large for an upload, or empty, which an upload may not be
                     large.append({"url": url, "filename": file.filename})
                 else:

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-
-import psycopg
-from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.airtable.client import AirtableClient, budget_plan
 from twm_pipeline.airtable.fields import KEYS, Key
 from twm_pipeline.airtable.setup import Access, check_access
 from twm_pipeline.budget import Budget
-from twm_pipeline.errors import DatabaseUnavailableError, RetriableError
 from twm_pipeline.logs import about
 from twm_pipeline.mirror.changelog import CHANNEL
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sync.engine import configured_sources, open_pass
+from twm_pipeline.sync.listening import Listener, listening
 from twm_pipeline.sync.publish import Publisher, PublishReport
 from twm_pipeline.sync.publish_check import CheckReport, check_base
 from twm_pipeline.sync.publish_files import FilePublisher
-from twm_pipeline.sync.window import (
-    LONGEST_SLEEP_SECONDS,
-    PAUSE_AFTER_OUTAGE_SECONDS,
-    WindowLock,
-    window_lock,
-)
+from twm_pipeline.sync.window import window_lock
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from twm_pipeline.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 CALLS_AT_ONCE = 3
 """Calls under way together: with half a second for each the budget is still used up."""
-LOOK_SECONDS = 30.0
-"""So often everything is looked through without a notification: records set aside have their own times."""
 
 
 @dataclass(kw_only=True)
@@ -72,7 +59,6 @@ class PublishWindow:
     should_stop: Callable[[], None] = lambda: None
     wait: Callable[[float], None] = time.sleep
     checked: dict[Key, CheckReport] = field(default_factory=dict, init=False)
-    _deadline: float | None = field(default=None, init=False)
 
     def run(self) -> bool:
         """Publish; return False when another process does already.
@@ -80,14 +66,22 @@ class PublishWindow:
         Raises:
             TwmError: What stopped it; an outage only if it lasted to the end of the window.
         """
-        self._deadline = time.monotonic() + self.seconds if self.seconds > 0 else None
+        deadline = time.monotonic() + self.seconds if self.seconds > 0 else None
         with about(source="airtable"), window_lock(self.engine, "airtable") as lock:
             if lock is None:
                 return False
             with ExitStack() as stack:
-                news = stack.enter_context(listening(self.engine))
+                news = stack.enter_context(listening(self.engine, CHANNEL))
                 clients = [self._client(stack) for _ in range(1 + CALLS_AT_ONCE)]
-                self._loop(clients, lock, news)
+                listener = Listener(
+                    name="airtable",
+                    deadline=deadline,
+                    lock=lock,
+                    news=news,
+                    should_stop=self.should_stop,
+                    wait=self.wait,
+                )
+                listener.run(lambda: self._publish(clients))
             return True
 
     def _client(self, stack: ExitStack) -> AirtableClient:
@@ -95,26 +89,6 @@ class PublishWindow:
         plan = budget_plan(self.settings)
         budget = stack.enter_context(Budget(self.engine, plan, should_stop=self.should_stop))
         return AirtableClient(self.settings, budget, should_stop=self.should_stop)
-
-    def _loop(
-        self, clients: Sequence[AirtableClient], lock: WindowLock, news: Callable[[float], bool]
-    ) -> None:
-        outage: RetriableError | None = None
-        while True:
-            try:
-                self._publish(clients)
-                outage = None
-            except RetriableError as error:
-                if self._deadline is None or isinstance(error, DatabaseUnavailableError):
-                    raise
-                logger.warning("airtable: %s", error)
-                outage = error
-            if self._deadline is None:
-                return
-            if not self._await(lock, news, outage):
-                break
-        if outage is not None:
-            raise outage
 
     def _publish(self, clients: Sequence[AirtableClient]) -> None:
         publisher = Publisher(
@@ -169,25 +143,6 @@ class PublishWindow:
             messages = MissiveSource(work.session).fetch_messages(list(message_ids), fresh=False)
             return {str(row["id"]): row.get("attachments") or [] for row, _ in messages}
 
-    def _await(self, lock: WindowLock, news: Callable[[float], bool], outage: RetriableError | None) -> bool:
-        """Wait for changes, or for an outage to pass; return False when the window is over."""
-        pause = LOOK_SECONDS
-        if outage is not None:
-            pause = max(outage.retry_after or 0.0, PAUSE_AFTER_OUTAGE_SECONDS)
-        until = time.monotonic() + pause
-        while (now := time.monotonic()) < until:
-            if self._deadline is not None and now >= self._deadline:
-                return False
-            self.should_stop()
-            lock.verify()
-            if outage is not None:
-                self.wait(min(until - now, LONGEST_SLEEP_SECONDS))
-                continue
-            if news(min(until - now, LONGEST_SLEEP_SECONDS)):
-                return True
-            self.wait(0.0)
-        return True
-
 
 def examine_base(engine: Engine, settings: Settings) -> Access:
     """Return what stands in the way of publishing, asking Airtable three times and writing nothing.
@@ -203,35 +158,3 @@ def examine_base(engine: Engine, settings: Settings) -> Access:
             return check_access(client, publisher.wanted(), publisher.known())
         finally:
             publisher.note_calls(KEYS[0])
-
-
-@contextmanager
-def listening(engine: Engine) -> Iterator[Callable[[float], bool]]:
-    """Give what waits some seconds for a change and returns whether one came; none is missed in between.
-
-    Raises:
-        DatabaseUnavailableError: If PostgreSQL does not answer.
-    """
-    try:
-        pooled = engine.raw_connection()
-    except DBAPIError as error:
-        msg = "The mirror's PostgreSQL does not answer."
-        raise DatabaseUnavailableError(msg) from error
-    connection: psycopg.Connection[tuple[object, ...]] = pooled.driver_connection  # type: ignore[assignment]
-    pooled.detach()  # it is closed in the end: nobody else is to inherit what it listens to
-
-    def came(seconds: float) -> bool:
-        try:
-            told = any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
-            # What was told meanwhile is answered by the same look.
-            return any(True for _ in connection.notifies(timeout=0)) or told
-        except psycopg.OperationalError as error:
-            msg = "The connection that listens for changes is gone."
-            raise DatabaseUnavailableError(msg) from error
-
-    try:
-        connection.autocommit = True
-        connection.execute(f"LISTEN {CHANNEL}")
-        yield came
-    finally:
-        connection.close()

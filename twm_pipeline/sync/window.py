@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WINDOW_LOCK = 74_770_002
-WINDOW_NUMBERS: dict[Origin, int] = {"teamwork": 1, "missive": 2, "airtable": 3}
+WindowName = Origin | Literal["attachments"]
+WINDOW_NUMBERS: dict[WindowName, int] = {"teamwork": 1, "missive": 2, "airtable": 3, "attachments": 4}
 LOCK_CHECK_SECONDS = 5.0
 PAUSE_AFTER_OUTAGE_SECONDS = 15.0
 LONGEST_SLEEP_SECONDS = 1.0
@@ -102,7 +103,7 @@ class WindowLock:
 
 
 @contextmanager
-def window_lock(engine: Engine, source: Origin) -> Iterator[WindowLock | None]:
+def window_lock(engine: Engine, source: WindowName) -> Iterator[WindowLock | None]:
     """Give the window's lock of *source*, or None while another process holds it."""
     key = {"key": WINDOW_LOCK, "number": WINDOW_NUMBERS[source]}
     try:
@@ -123,7 +124,7 @@ def window_lock(engine: Engine, source: Origin) -> Iterator[WindowLock | None]:
         connection.close()
 
 
-def holds_window(connection: Connection, source: Origin) -> bool:
+def holds_window(connection: Connection, source: WindowName) -> bool:
     """Return whether any process holds the window's lock of *source* in this database."""
     query = text(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :key AND objid = :number"
