@@ -38,6 +38,7 @@ FAST_AND_FORGETFUL = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make one folder for the servers of this run; xdist's workers inherit its name."""
+    config.pluginmanager.import_plugin("twm_pipeline_tests.leaks")
     if not hasattr(config, "workerinput"):
         folder = Path(tempfile.mkdtemp(prefix="twm-tests-"))
         folder.chmod(0o711)  # as root the server runs as another account
