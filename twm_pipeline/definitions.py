@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from twm_pipeline.defs.assets import source_assets
+from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
 from twm_pipeline.defs.publishing import airtable_assets, airtable_publish, airtable_publish_sensor
@@ -15,11 +16,13 @@ from twm_pipeline.records import SOURCES
 
 defs = dg.Definitions(
     assets=[*(asset for source in SOURCES for asset in source_assets(source)), airtable_assets],
-    jobs=[*SYNC_JOBS.values(), airtable_publish, reconcile, webhooks_check],
+    asset_checks=asset_checks,
+    jobs=[*SYNC_JOBS.values(), airtable_publish, reconcile, webhooks_check, checks],
     schedules=[
         *(poll_schedule(source) for source in SOURCES),
         nightly_reconcile,
         webhooks_check_schedule,
+        checks_schedule,
     ],
     sensors=[*(spool_sensor(source) for source in SOURCES), airtable_publish_sensor],
     resources={

@@ -130,6 +130,7 @@ class VendorSession:
         time_scale: How much faster than documented waits without a vendor's own figure are.
         read_seconds: How long the vendor may be silent.
         attempts: How often a request is tried.
+        is_patient: Whether no request serves fresh changes, whatever its caller says (see `Budget.draw`).
         should_stop: Called between attempts; raises when the window is over.
         sleep: Replaced by tests.
     """
@@ -141,6 +142,7 @@ class VendorSession:
     time_scale: float = 1.0
     read_seconds: float = READ_SECONDS
     attempts: int = ATTEMPTS
+    is_patient: bool = False
     should_stop: Callable[[], None] = lambda: None
     sleep: Callable[[float], None] = time.sleep
     traffic: Traffic = field(default_factory=Traffic)
@@ -227,7 +229,7 @@ class VendorSession:
         logger.warning("%s: attempt %d failed: %s", self.name, state.attempt_number, error)
 
     def _attempt(self, request: _Request, *, fresh: bool) -> Reply:
-        permit = self.budget.draw(fresh=fresh)
+        permit = self.budget.draw(fresh=fresh and not self.is_patient)
         self.traffic.attempts += 1
         self.last_seq = permit.seq
         started = time.monotonic()

@@ -82,6 +82,7 @@ def test_jobs_and_schedules_have_their_names():
         "airtable_publish",
         "reconcile",
         "webhooks_check",
+        "checks",
     }
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "teamwork_spool_sensor": "RUNNING",
@@ -93,11 +94,12 @@ def test_jobs_and_schedules_have_their_names():
         "missive_poll_schedule": "RUNNING",
         "nightly_reconcile_schedule": "RUNNING",
         "webhooks_check_schedule": "RUNNING",
+        "checks_schedule": "RUNNING",
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["teamwork_sync", "missive_sync", "airtable_publish", "reconcile", "webhooks_check"]
+    "name", ["teamwork_sync", "missive_sync", "airtable_publish", "reconcile", "webhooks_check", "checks"]
 )
 def test_jobs_run_in_one_process_and_have_an_end(name):
     job = defs.resolve_job_def(name)

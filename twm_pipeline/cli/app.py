@@ -17,6 +17,7 @@ from typer.exceptions import TyperException
 from twm_pipeline import logs
 from twm_pipeline.cli import (
     backup,
+    check,
     doctor,
     init,
     output,
@@ -106,7 +107,7 @@ def root(
         warnings.simplefilter("ignore")
 
 
-for module in (init, up, sync, status, queue, webhooks, doctor, upkeep, backup, receiver, sandbox):
+for module in (init, up, sync, status, check, queue, webhooks, doctor, upkeep, backup, receiver, sandbox):
     module.register(app)
 
 

@@ -411,6 +411,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
     slice_is_over: Callable[[], bool] = lambda: False,
     on_commit: Callable[[PassReport], None] = lambda _: None,
     is_hasty: bool = False,
+    is_patient: bool = False,
 ) -> Iterator[Pass]:
     """Give a pass with an open budget and session; its report is complete when the block ends.
 
@@ -423,6 +424,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
         slice_is_over: See `Pass`.
         on_commit: See `Pass`.
         is_hasty: Give a request up early: something else waits behind it, and it is asked again later.
+        is_patient: Take of the request budget only what history may take.
     """
     api = teamwork_api if source == "teamwork" else missive_api
     base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
@@ -435,6 +437,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
             budget=budget,
             time_scale=settings.budget_time_scale,
             should_stop=should_stop,
+            is_patient=is_patient,
             **(HASTE if is_hasty else {}),
         )
         work = Pass(

@@ -25,7 +25,9 @@ from twm_pipeline.logs import about
 from twm_pipeline.mirror.activity import fold_activity
 from twm_pipeline.mirror.changelog import follow_changes
 from twm_pipeline.mirror.checkpoints import Origin, note_outcome
+from twm_pipeline.mirror.drift import note_fields
 from twm_pipeline.mirror.schema import categorize, migrate
+from twm_pipeline.mirror.tables import TABLES
 from twm_pipeline.settings import POLL_SECONDS
 from twm_pipeline.sync.drain import Drain
 from twm_pipeline.sync.engine import PassOptions, PassReport, open_pass
@@ -230,6 +232,7 @@ class Window:
     sleep: Callable[[float], None] = time.sleep
     _drain: Drain | None = None
     _secondary_at: float = float("-inf")
+    _fields_noted: bool = False
 
     def run(self, options: PassOptions) -> bool:
         """Run passes until the time is over; return False when another window holds the lock.
@@ -335,7 +338,19 @@ class Window:
         )
         if secondary:
             self._secondary_at = now
+        if report.complete and options.moves_checkpoints and not self._fields_noted:
+            self._note_fields()
         return report
+
+    def _note_fields(self) -> None:
+        """Note once a window which fields the vendor sends; what comes later is news (see `mirror/drift`)."""
+        self._fields_noted = True
+        try:
+            for table in TABLES:
+                if table.source == self.source:
+                    note_fields(self.engine, table)
+        except DBAPIError as error:
+            logger.warning("%s: fields could not be noted: %s", self.source, type(error.orig).__name__)
 
     @property
     def _secondary_beat(self) -> float:

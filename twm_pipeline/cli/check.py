@@ -1,0 +1,62 @@
+"""`twm check`: is the copy true and current?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from twm_pipeline.cli import output
+from twm_pipeline.cli.mirror import opened_mirror
+from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
+from twm_pipeline.mirror.findings import Finding, Verdict
+from twm_pipeline.settings import Settings
+from twm_pipeline.sync.checks import check_publishing, check_source
+from twm_pipeline.sync.engine import configured_sources
+
+HELP = """Look whether the copy is true and current: keys, references, checkpoints, what is set aside, new
+fields of the vendors, and a sample of rows that is read again.
+
+The job `checks` does the same every hour and keeps the answers; this one records nothing. Exit code 1: a
+check failed; warnings are shown and count as no failure.
+
+Examples: twm check · twm check --no-sample · twm check --json · twm check --sandbox
+"""
+
+MARKS: dict[Verdict, str] = {"ok": "ok", "warning": "!", "error": "WRONG"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check", help=HELP)(check)
+
+
+def check(
+    *,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
+    sample: Annotated[bool, typer.Option(help="Read a sample again; without it no vendor is asked.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check everything."""
+    settings = settings_for(sandbox=sandbox)
+    found = _look(settings, sample=sample)
+    if as_json:
+        output.print_json([asdict(item) for item in found])
+    elif found:
+        rows = [(MARKS[item.verdict], "/".join(item.asset), item.check, item.text) for item in found]
+        output.print_table("Checks", ("", "asset", "check", "found"), rows)
+    else:
+        output.say("Nothing is configured; `twm doctor` says what to set.")
+    if any(item.verdict == "error" for item in found):
+        raise typer.Exit(output.FAILED)
+
+
+def _look(settings: Settings, *, sample: bool) -> list[Finding]:
+    found: list[Finding] = []
+    with opened_mirror(settings) as engine:
+        for source in configured_sources(settings):
+            found += check_source(engine, settings, source, asks_vendor=sample)
+        if settings.publishes and settings.can_publish:
+            found += check_publishing(engine, settings)
+    return found

@@ -1,0 +1,229 @@
+"""What a check found, and the checks that one look into the mirror can answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import text
+
+from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, DIRECTORIES, EMAILS, TASKLISTS, TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from twm_pipeline.mirror.tables import Table
+    from twm_pipeline.records import Json
+
+Verdict = Literal["ok", "warning", "error"]
+
+UNRESOLVED_SHARE_TOLD = 0.01
+UNRESOLVED_SHARE_WRONG = 0.10
+"""Shares of a table's shown rows whose parent may be missing: a list that the key may not read is normal."""
+SHOWN_REASONS = 3
+CLOCK_TOLERANCE_SECONDS = 600
+UNNOTICED_SECONDS = 1800
+"""A row older than this that lies beyond its checkpoint was brought by something else than the poll."""
+DIRECTORY_SLACK_SECONDS = 900
+
+REFERENCES: Mapping[Table, tuple[tuple[str, Table], ...]] = {
+    TASKS: (("tasklist_id", TASKLISTS),),
+    TASKLISTS: (("project_id", next(table for table in DIRECTORIES if table.stream == "projects")),),
+    EMAILS: (("conversation_id", CONVERSATIONS),),
+    COMMENTS: (("conversation_id", CONVERSATIONS),),
+}
+"""Table → columns that name a row of another table."""
+VIEWS: Mapping[Table, tuple[str, str]] = {
+    TASKS: ("public.tasks", "task_id"),
+    EMAILS: ("public.emails", "email_id"),
+}
+"""Table → the people's view of it, and the view's key."""
+MOMENTS: Mapping[Table, str] = {TASKS: "updated_at", CONVERSATIONS: "last_activity_at"}
+"""Table that is read by what changed → the column in whose order the vendor lists it."""
+_LISTED = {
+    TASKS: "NOT out_of_scope",
+    CONVERSATIONS: "NOT coalesce(trashed, false) AND NOT coalesce(junked, false)",
+}
+"""Rows that the walk of the checkpoint itself meets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The answer of one check.
+
+    Args:
+        asset: Source and stream of the asset that it speaks of.
+        check: The check's name, a statement that should be true.
+        verdict: Whether it is; `warning`: somebody should know, `error`: somebody should act.
+        text: What was found and what to do, for an operator; nothing of a row's content.
+        figures: Numbers behind it.
+    """
+
+    asset: tuple[str, str]
+    check: str
+    verdict: Verdict
+    text: str
+    figures: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+def find_keys(connection: Connection, table: Table) -> Finding:
+    """Return whether every row has a key of its own, in the table and in what people look at.
+
+    The table itself is read: an index that lost its way (a broken disk, another collation after an upgrade
+    of the system) lets doubles in that its own constraint does not see.
+    """
+    rows, keys = connection.execute(
+        text(f"SELECT count(*), count(DISTINCT id || '') FROM {table.name}")
+    ).one()
+    places, doubled = [table.name], rows - keys
+    if table in VIEWS:
+        view, key = VIEWS[table]
+        shown, distinct = connection.execute(
+            text(f"SELECT count(*), count(DISTINCT {key}) FROM {view}")
+        ).one()
+        places.append(view)
+        doubled += shown - distinct
+    return Finding(
+        asset=(table.source, table.stream),
+        check="keys_are_unique",
+        verdict="error" if doubled else "ok",
+        text=f"{rows:,} rows, {doubled:,} without a key of their own ({' and '.join(places)})"
+        + (": REINDEX the table's primary key and look at the disk" if doubled else ""),
+        figures={"rows": rows, "doubled": doubled},
+    )
+
+
+def find_references(connection: Connection, table: Table, *, more_to_read: bool) -> Finding:
+    """Return whether the rows that people see belong to something that is in the mirror.
+
+    Args:
+        connection: To the mirror.
+        table: One of `REFERENCES`.
+        more_to_read: Whether history is still being read; then a share may be missing.
+    """
+    shown = f"NOT r.deleted AND NOT r.inaccessible{' AND NOT r.out_of_scope' if table in VIEWS else ''}"
+    total = int(connection.execute(text(f"SELECT count(*) FROM {table.name} r WHERE {shown}")).scalar_one())
+    figures: dict[str, int | float | str] = {"rows": total}
+    for column, parent in REFERENCES[table]:
+        query = (
+            f"SELECT count(*) FROM {table.name} r WHERE {shown}"
+            f" AND r.{column} IS NOT NULL"
+            f" AND NOT EXISTS (SELECT FROM {parent.name} p WHERE p.id = r.{column})"
+        )
+        figures[f"without_{parent.stream}"] = int(connection.execute(text(query)).scalar_one())
+    missing = max(int(value) for name, value in figures.items() if name.startswith("without_"))
+    share = missing / total if total else 0.0
+    words = f"{missing:,} of {total:,} shown rows name a parent that is not in the mirror"
+    if more_to_read:
+        words += "; history is still being read, so that is expected"
+    elif share > UNRESOLVED_SHARE_TOLD:
+        words += ": directories or `twm reconcile` should bring it; if not, the key may not read it"
+    return Finding(
+        asset=(table.source, table.stream),
+        check="references_resolve",
+        verdict="ok" if more_to_read else _grade(share, UNRESOLVED_SHARE_TOLD, UNRESOLVED_SHARE_WRONG),
+        text=words,
+        figures=figures,
+    )
+
+
+def find_set_aside(connection: Connection, source: str, stream: str) -> Finding:
+    """Return how many records of a stream could not be used and why; each is tried again by itself."""
+    rows = connection.execute(
+        text(
+            "SELECT reason, count(*) AS records FROM twm.set_aside"
+            " WHERE source = :source AND stream = :stream GROUP BY reason ORDER BY records DESC, reason"
+        ),
+        {"source": source, "stream": stream},
+    ).all()
+    total = sum(row.records for row in rows)
+    reasons = "; ".join(f"{row.records:,}: {row.reason}" for row in rows[:SHOWN_REASONS])
+    return Finding(
+        asset=(source, stream),
+        check="nothing_is_set_aside",
+        verdict="warning" if total else "ok",
+        text=f"{total:,} records set aside ({reasons}): twm queue list"
+        if total
+        else "no record is set aside",
+        figures={"set_aside": total},
+    )
+
+
+def find_checkpoint(
+    connection: Connection, table: Table, checkpoint: Json | None, *, directory_seconds: float
+) -> Finding | None:
+    """Return whether the checkpoint of *table* moves and is believable; None where the table has none.
+
+    Args:
+        connection: To the mirror.
+        table: The stream's.
+        checkpoint: As `read_checkpoints` gives it; None: there is none yet.
+        directory_seconds: How long directories may wait until they are read again.
+    """
+    is_directory = table in DIRECTORIES
+    if checkpoint is None and not (is_directory or table in MOMENTS):
+        return None
+    moment = checkpoint["last_event_time"] if checkpoint else None
+    if checkpoint is None or moment is None:
+        more = bool(checkpoint and checkpoint["more_to_read"])
+        words = "its history is still being read for the first time" if more else "it has not been read yet"
+        return _on_checkpoint(table, "ok" if more else "warning", words)
+    age = float(
+        connection.execute(
+            text("SELECT extract(epoch FROM now() - CAST(:moment AS timestamptz))"), {"moment": moment}
+        ).scalar_one()
+    )
+    figures = {"age_seconds": round(age, 1)}
+    if age < -CLOCK_TOLERANCE_SECONDS:
+        words = f"it lies {-age:,.0f} s in the future: the clock of this machine or of the vendor is wrong"
+        return _on_checkpoint(table, "error", words, figures)
+    if is_directory:
+        allowed = 2 * directory_seconds + DIRECTORY_SLACK_SECONDS
+        words = f"read completely {age:,.0f} s ago, every {directory_seconds:,.0f} s is planned"
+        return _on_checkpoint(table, _grade(age, allowed, 4 * allowed), words, figures)
+    if checkpoint["more_to_read"] or table not in MOMENTS:
+        return _on_checkpoint(
+            table, "ok", f"nothing is missing below {moment:%Y-%m-%d %H:%M:%S} UTC", figures
+        )
+    beyond = _count_beyond(connection, table, moment)
+    words = f"complete up to {moment:%Y-%m-%d %H:%M:%S} UTC"
+    if beyond:
+        words += (
+            f", but {beyond:,} older changes lie beyond it: the poll does not come through, see the last runs"
+        )
+    return _on_checkpoint(table, "warning" if beyond else "ok", words, {**figures, "beyond": beyond})
+
+
+def _count_beyond(connection: Connection, table: Table, moment: object) -> int:
+    """Return how many rows the poll should have met long ago lie beyond its checkpoint.
+
+    A row that was dated into the future when it was written says nothing.
+    """
+    column = MOMENTS[table]
+    query = text(
+        f"SELECT count(*) FROM {table.name} WHERE {column} > :moment"
+        f" AND {column} < now() - make_interval(secs => :old)"
+        f" AND {column} <= synced_at + interval '5 minutes'"
+        f" AND NOT deleted AND NOT inaccessible AND {_LISTED[table]}"
+    )
+    return int(connection.execute(query, {"moment": moment, "old": UNNOTICED_SECONDS}).scalar_one())
+
+
+def _on_checkpoint(
+    table: Table, verdict: Verdict, words: str, figures: Mapping[str, int | float | str] | None = None
+) -> Finding:
+    return Finding(
+        asset=(table.source, table.stream),
+        check="checkpoint_is_current",
+        verdict=verdict,
+        text=words,
+        figures=figures or {},
+    )
+
+
+def _grade(value: float, told: float, wrong: float) -> Verdict:
+    if value > wrong:
+        return "error"
+    return "warning" if value > told else "ok"
