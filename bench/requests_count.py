@@ -22,7 +22,7 @@ from twm_pipeline.sources import missive, teamwork
 TASKS, CONVERSATIONS = 20_000, 2_000
 SOURCES: tuple[Source, ...] = ("teamwork", "missive")
 TASKS_AIM, CONVERSATION_AIM = 6.0, 2
-QUIET_AIMS: dict[Source, int] = {"teamwork": 3, "missive": len(missive.MAILBOXES)}
+QUIET_AIMS: dict[Source, int] = {"teamwork": 5, "missive": len(missive.MAILBOXES)}
 FEW = 10
 """Messages, and comments, of a conversation that two requests have to be enough for."""
 
@@ -30,6 +30,8 @@ KINDS: dict[str, str] = {
     "tasks": r"/tasks\.json",
     "directories": r"/(projects|tasklists|people|tags|companies|teams)\.json",
     "activity": r"/latestactivity\.json",
+    "time entries": r"/time\.json",
+    "comments of tasks": r"/comments\.json",
     "conversation lists": r"/conversations$",
     "messages of one": r"/conversations/[^/]+/messages$",
     "comments of one": r"/conversations/[^/]+/comments$",

@@ -35,6 +35,15 @@ DESCRIPTIONS = {
     "teamwork/tags": "Tags of the site and of single projects; a task holds their ids. A directory.",
     "teamwork/companies": "Companies: owners of projects, sometimes assignees of tasks. A directory.",
     "teamwork/teams": "Teams and who belongs to them; a task may be assigned to one. A directory.",
+    "teamwork/time_entries": (
+        "Time that people logged, on a task or on a project alone. Read by what changed since the checkpoint;"
+        " `logged_at` is UTC, so its day may be another one than the person's."
+    ),
+    "teamwork/task_comments": (
+        "What people wrote on tasks (and on milestones, files and the like: `object_type`). Read by what"
+        " changed since the checkpoint. A comment goes with its task when that is deleted, and comes back"
+        " with it."
+    ),
     "missive/conversations": (
         "Threads as the token's owner sees them: subject, assignees, shared labels, state. Walked newest"
         " first, mailbox by mailbox. Threads in the trash and merged ones stay as rows with `deleted`."

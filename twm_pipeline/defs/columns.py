@@ -37,7 +37,10 @@ _BOOKKEEPING = (
 _DESCRIPTIONS = {
     "id": "The vendor's id",
     "updated_at": "When the vendor last changed it",
-    "out_of_scope": "Hidden from the people's views by a start date or an exclusion",
+    "out_of_scope": "Hidden from the people's views by a start date or an exclusion, or with its task",
+    "logged_at": "When the work was done, in UTC",
+    "person_id": "Who did the work; who wrote it down is `logged_by_id`",
+    "task_id": "The task it lies on, if it lies on one",
     "tasklist_id": "Its task list; the project is found through it",
     "parent_task_id": "The task it is a part of",
     "assignee_types": "`users`, `teams` or `companies`, in the order of `assignee_ids`",
@@ -49,6 +52,8 @@ _DESCRIPTIONS = {
 }
 _EXTRA = {
     "tasks": (("out_of_scope", "boolean"),),
+    "time_entries": (("out_of_scope", "boolean"),),
+    "task_comments": (("out_of_scope", "boolean"),),
     "emails": (("out_of_scope", "boolean"),),
     "people": (("name", "text"),),
     "conversations": (

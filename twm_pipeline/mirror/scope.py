@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from twm_pipeline.mirror.tables import FEEDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
+    from twm_pipeline.mirror.tables import Table
     from twm_pipeline.records import Json, Source
 
 
@@ -77,11 +80,26 @@ _HIDDEN = {
     """,
 }
 
+# What lies on a task goes with it, hidden too while the task is not known; the rest goes with its project.
+_HIDDEN_BELOW = """
+    UPDATE {table} c SET out_of_scope = NOT c.out_of_scope
+    FROM {table} x
+    LEFT JOIN teamwork.tasks t ON t.id = x.task_id
+    LEFT JOIN teamwork.projects p ON p.id = x.project_id
+    WHERE x.id = c.id AND (CAST(:ids AS bigint[]) IS NULL OR c.id = ANY(:ids))
+    AND (CAST(:task_ids AS bigint[]) IS NULL OR c.task_id = ANY(:task_ids)) AND c.out_of_scope <> CASE
+        WHEN x.task_id IS NOT NULL THEN coalesce(t.out_of_scope, :hides)
+        ELSE coalesce(x.created_at < CAST(:process_after AS timestamptz), false)
+            OR coalesce(x.project_id = ANY(:projects), cardinality(CAST(:projects AS bigint[])) > 0)
+            OR coalesce(p.company_id = ANY(:companies), cardinality(CAST(:companies AS bigint[])) > 0)
+    END
+"""
+
 
 def apply_scope(
     connection: Connection, source: Source, scope: Scope, *, ids: Sequence[Any] | None = None
 ) -> None:
-    """Hide and show rows by *scope*: those of *ids*, or all."""
+    """Hide and show rows by *scope*: the tasks or messages *ids* (with what lies on them), or all."""
     values: dict[str, Any] = {"ids": None if ids is None else list(ids), "process_after": scope.process_after}
     if source == "teamwork":
         values |= {
@@ -90,6 +108,34 @@ def apply_scope(
             "companies": list(scope.excluded_companies),
         }
     connection.execute(text(_HIDDEN[source]), values)
+    if source == "teamwork":
+        for table in FEEDS:
+            _apply_below(connection, table, scope, task_ids=ids)
+
+
+def apply_scope_below(connection: Connection, table: Table, scope: Scope, *, ids: Sequence[Any]) -> None:
+    """Hide and show time entries or comments just written, as what they belong to is."""
+    if ids:
+        _apply_below(connection, table, scope, ids=ids)
+
+
+def _apply_below(
+    connection: Connection,
+    table: Table,
+    scope: Scope,
+    *,
+    ids: Sequence[Any] | None = None,
+    task_ids: Sequence[Any] | None = None,
+) -> None:
+    values = {
+        "ids": None if ids is None else list(ids),
+        "task_ids": None if task_ids is None else list(task_ids),
+        "process_after": scope.process_after,
+        "projects": list(scope.excluded_projects),
+        "companies": list(scope.excluded_companies),
+        "hides": not scope.shows_everything,
+    }
+    connection.execute(text(_HIDDEN_BELOW.format(table=table.name)), values)
 
 
 def remember_scope(connection: Connection, source: Source, scope: Scope) -> None:

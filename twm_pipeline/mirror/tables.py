@@ -63,7 +63,7 @@ FEEDS = (TIME_ENTRIES, TASK_COMMENTS)
 """What people do on tasks, read by what changed since the checkpoint."""
 THREADS = (CONVERSATIONS, EMAILS, COMMENTS)
 """What is read together: a conversation with what is in it."""
-TABLES = (TASKS, *DIRECTORIES, *THREADS)
+TABLES = (TASKS, *DIRECTORIES, *FEEDS, *THREADS)
 STREAMS: dict[Source, tuple[str, ...]] = {
     source: tuple(table.stream for table in TABLES if table.source == source) for source in SOURCES
 }

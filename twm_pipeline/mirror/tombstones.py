@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from twm_pipeline.mirror.activity import note_written
-from twm_pipeline.mirror.tables import TASKLISTS, TASKS
+from twm_pipeline.mirror.tables import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,32 @@ def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
     return result.rowcount
 
 
+def follow_tasks(
+    connection: Connection, task_ids: Sequence[int] = (), *, comment_ids: Sequence[int] = ()
+) -> int:
+    """Bury comments with their task, and bring those back that only their task's deletion had taken away.
+
+    Args:
+        connection: In a transaction.
+        task_ids: Tasks that may have been deleted or restored.
+        comment_ids: Comments to look at, whatever their task.
+    """
+    result = connection.execute(
+        text(
+            "UPDATE teamwork.task_comments c SET deleted = t.deleted,"
+            " deleted_at = CASE WHEN t.deleted THEN t.deleted_at END,"
+            " deleted_evidence = CASE WHEN t.deleted THEN 'parent' END,"
+            " observed_seq = greatest(c.observed_seq, t.observed_seq), missing_since = NULL,"
+            " synced_at = now()"
+            " FROM teamwork.tasks t WHERE t.id = c.task_id AND (t.id = ANY(:tasks) OR c.id = ANY(:comments))"
+            " AND ((t.deleted AND NOT c.deleted)"
+            " OR (NOT t.deleted AND c.deleted AND c.deleted_evidence = 'parent'))"
+        ),
+        {"tasks": list(task_ids), "comments": list(comment_ids)},
+    )
+    return result.rowcount
+
+
 def mark_missing(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int, at: datetime) -> None:
     """Note that living rows answered 404 or were absent, the first time; a later look decides (D5)."""
     if ids:
@@ -97,12 +123,11 @@ def without_inaccessible(connection: Connection, table: Table, ids: Sequence[Any
 
 
 def projects_of(connection: Connection, table: Table, ids: Sequence[int]) -> dict[int, int | None]:
-    """Return the project of each known task or task list, None where it is not known."""
+    """Return the project of each known row that lies in one, None where it is not known."""
     query = {
         TASKS: "SELECT t.id, l.project_id FROM teamwork.tasks t"
         " LEFT JOIN teamwork.tasklists l ON l.id = t.tasklist_id WHERE t.id = ANY(:ids)",
-        TASKLISTS: "SELECT id, project_id FROM teamwork.tasklists WHERE id = ANY(:ids)",
-    }[table]
+    }.get(table, f"SELECT id, project_id FROM {table.name} WHERE id = ANY(:ids)")
     rows = connection.execute(text(query), {"ids": list(ids)})
     return {row.id: row.project_id for row in rows}
 

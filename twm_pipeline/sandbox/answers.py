@@ -21,6 +21,9 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "teamwork.sub_tasks_by_default": (True, False),
     "teamwork.tie_order": ("id", "id_desc"),
     "teamwork.activity_order": ("newest_first", "oldest_first"),
+    "teamwork.feed_order": ("asked", "id", "newest_first"),
+    "teamwork.feed_show_deleted": ("add", "replace", "ignored"),
+    "teamwork.deleted_task_comments": ("hidden", "kept"),
     # Teamwork: what moves a task's updatedAt.
     "teamwork.delete_bumps_updated_at": (True, False),
     "teamwork.restore_bumps_updated_at": (True, False),

@@ -295,6 +295,14 @@ class SandboxControl(AirtableControl):
         """Delete a tag."""
         self.do("delete_tag", tag_id=tag_id)
 
+    def edit_time(self, timelog_id: int, minutes: int, *, fire: bool = True) -> None:
+        """Change how much time was logged."""
+        self.do("edit_time", timelog_id=timelog_id, minutes=minutes, fire=fire)
+
+    def restore_time(self, timelog_id: int, *, fire: bool = True) -> None:
+        """Restore a deleted time entry."""
+        self.do("restore_time", timelog_id=timelog_id, fire=fire)
+
     def log_time(self, task_id: int, minutes: int, *, fire: bool = True) -> int:
         """Log time on a task and return the entry's id."""
         return int(self.do("log_time", task_id=task_id, minutes=minutes, fire=fire))

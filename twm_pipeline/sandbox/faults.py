@@ -10,7 +10,14 @@ from typing import Any
 import orjson
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>%s</title></head><body><h1>%s</h1></body></html>"
+REFUSED = "403"
+"""What a plan or a role does not allow: no fault of the moment, so it is none of `FAULT_KINDS`."""
 REPLACED: dict[str, tuple[int, str, bytes]] = {
+    REFUSED: (
+        403,
+        "application/json",
+        b'{"errors":[{"title":"unexpected error","detail":"403: Forbidden"}]}',
+    ),
     "429": (429, "application/json", b""),
     "500": (500, "application/json", b'{"error":"internal"}'),
     "502": (502, "application/json", b'{"error":"bad gateway"}'),
@@ -21,7 +28,13 @@ REPLACED: dict[str, tuple[int, str, bytes]] = {
     "reset": (0, "text/plain", b""),
 }
 LIST_KINDS = ("repeated_page", "missing_included", "future_row", "empty_page", "malformed_row")
-FAULT_KINDS = (*REPLACED, "reset_midway", "stall", "truncated", *LIST_KINDS)
+FAULT_KINDS = (
+    *(kind for kind in REPLACED if kind != REFUSED),
+    "reset_midway",
+    "stall",
+    "truncated",
+    *LIST_KINDS,
+)
 FUTURE_SECONDS = 4_087_497_600
 FUTURE_DATE = "2099-07-12T00:00:00Z"
 DATE_FIELDS = ("updatedAt", "last_activity_at", "delivered_at", "dateLastEdited", "created_at", "dateTime")
@@ -57,7 +70,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         """Refuse what does not exist."""
-        if self.kind not in FAULT_KINDS:
+        if self.kind not in (*FAULT_KINDS, REFUSED):
             raise ValueError(f"unknown fault {self.kind!r}; known: {FAULT_KINDS}")
         if self.vendor not in ("teamwork", "missive", "airtable"):
             raise ValueError(f"unknown vendor {self.vendor!r}")

@@ -25,7 +25,14 @@ TASK_CHANGES = (
     "assign_task",
     "move_task",
     "comment_task",
+    "edit_task_comment",
+    "delete_task_comment",
+    "log_time",
+    "edit_time",
+    "delete_time",
+    "restore_time",
 )
+TIME_AND_COMMENTS = TASK_CHANGES[-6:]
 MAIL_CHANGES = (
     "receive_mail",
     "receive_mail",
@@ -90,6 +97,8 @@ class Storm:
         if kind == "create_task" or task is None:
             actions.create_task(name=writer.title(number), description=writer.plain(number))
             return "create_task"
+        if kind in TIME_AND_COMMENTS:
+            return self._time_or_comment(kind, task, source, writer, number)
         fields: dict[str, Any] = {"task_id": task.id}
         if kind == "edit_task":
             fields |= {"name": writer.title(number), "progress": source.randrange(100)}
@@ -105,6 +114,33 @@ class Storm:
         elif kind == "comment_task":
             fields["body"] = writer.plain(number)
         getattr(actions, kind)(**fields)
+        return kind
+
+    def _time_or_comment(
+        self, kind: str, task: Task, source: random.Random, writer: Writer, number: int
+    ) -> str:
+        """Change a time entry or a comment; where there is none to change, log time or write one."""
+        account, actions = self.tasks.account, self.tasks
+        if kind.endswith("_comment"):
+            comments = [account.comments[key] for key in account.comments_of.get(task.id, ())]
+            ids = [comment.id for comment in comments if comment.deleted_at is None]
+            if not ids:
+                kind = "comment_task"
+                actions.comment_task(task_id=task.id, body=writer.plain(number))
+            elif kind == "edit_task_comment":
+                actions.edit_task_comment(comment_id=source.choice(ids), body=writer.plain(number))
+            else:
+                actions.delete_task_comment(comment_id=source.choice(ids))
+            return kind
+        deleted = kind == "restore_time"
+        ids = [key for key, log in account.timelogs.items() if (log.deleted_at is not None) == deleted]
+        if kind == "log_time" or not ids:
+            kind = "log_time"
+            if account.project_of(task) is not None:
+                actions.log_time(task_id=task.id, minutes=source.randrange(1, 480))
+            return kind
+        fields = {"minutes": source.randrange(1, 480)} if kind == "edit_time" else {}
+        getattr(actions, kind)(timelog_id=source.choice(ids), **fields)
         return kind
 
     def _tags(self) -> list[int]:

@@ -138,8 +138,10 @@ class Teamwork(Vendor):
             get(f"{V3}/tags.json", self._tags),
             get(f"{V3}/companies.json", self._companies),
             get(f"{V3}/comments.json", self._comments),
+            get(f"{V3}/comments/{{id:int}}.json", self._comment),
             get(f"{V3}/tasks/{{task:int}}/comments.json", self._comments),
             get(f"{V3}/time.json", self._time),
+            get(f"{V3}/time/{{id:int}}.json", self._time_entry),
             get(f"{V3}/projects/{{project:int}}/time.json", self._time),
             get(f"{V3}/tasks/{{task:int}}/time.json", self._time),
             get(f"{V3}/latestactivity.json", self._activity),
@@ -427,10 +429,24 @@ class Teamwork(Vendor):
         comments = self._wanted_comments([account.comments[key] for key in keys], ask)
         return self._answer_list("comments", comments, lambda item: rows.comment_row(item, account), ask)
 
+    def _comment(self, request: Request, _: Parameters) -> Response:
+        comment = self.account.comments.get(request.path_params["id"])
+        if comment is None or not self._is_reachable(comment) or self._is_gone_alone(comment):
+            return self.error(404)
+        return JSON({"comments": rows.comment_row(comment, self.account), "included": {}})
+
+    def _is_reachable(self, comment: TaskComment) -> bool:
+        """Say whether a comment's task lets it be seen."""
+        task = self.account.tasks[comment.task_id]
+        kept = self.answers["teamwork.deleted_task_comments"] == "kept"
+        return self.account.is_visible(task) and (task.deleted_at is None or kept)
+
+    def _is_gone_alone(self, item: TaskComment | Timelog) -> bool:
+        return item.deleted_at is not None and self.answers["teamwork.deleted_get"] == "404"
+
     def _wanted_comments(self, comments: list[TaskComment], ask: Parameters) -> list[TaskComment]:
-        account = self.account
         after, before = ask.instant("updatedAfter"), ask.instant("updatedBefore")
-        users, deleted = ask.ids("userIds"), ask.flag("showDeleted")
+        users, shown = ask.ids("userIds"), self._deletion_test(ask)
         inclusive = self.answers["teamwork.updated_after_inclusive"]
 
         def changed_at(item: TaskComment) -> int:
@@ -439,34 +455,58 @@ class Teamwork(Vendor):
         found = [
             item
             for item in comments
-            if (deleted or item.deleted_at is None)
+            if shown(item)
             and (users is None or item.posted_by in users)
             and in_range(changed_at(item), after, before, inclusive=inclusive)
-            and account.tasks[item.task_id].deleted_at is None
-            and account.is_visible(account.tasks[item.task_id])
+            and self._is_reachable(item)
         ]
-        if ask.text("orderBy").lower() == "date":
-            found.sort(key=lambda item: (item.posted_at, item.id))
-        return found[::-1] if ask.text("orderMode").lower() == "desc" else found
+        return self._ordered(found, ask, {"date": lambda item: item.posted_at})
+
+    def _deletion_test(self, ask: Parameters) -> Callable[[TaskComment | Timelog], bool]:
+        """Return the test that decides between living and deleted time entries or comments."""
+        meaning = self.answers["teamwork.feed_show_deleted"]
+        if not ask.flag("showDeleted") or meaning == "ignored":
+            return lambda item: item.deleted_at is None
+        return lambda item: meaning == "add" or item.deleted_at is not None
+
+    def _ordered(
+        self, found: list[Item], ask: Parameters, keys: dict[str, Callable[[Item], int]]
+    ) -> list[Item]:
+        """Return time entries or comments in the order asked for, or in whichever the site prefers."""
+        order = self.answers["teamwork.feed_order"]
+        if order == "newest_first":
+            return found[::-1]
+        key = keys.get(ask.text("orderBy").lower())
+        if order == "id" or key is None:
+            return found
+        return sorted(found, key=key, reverse=ask.text("orderMode").lower() == "desc")
 
     def _time(self, request: Request, ask: Parameters) -> Response:
-        scope, account = request.path_params, self.account
+        scope = request.path_params
         start, end = ask.instant("startDate"), ask.day_end("endDate")
-        deleted = ask.flag("showDeleted")
+        shown = self._deletion_test(ask)
 
         def wanted(item: Timelog) -> bool:
-            project = account.projects[item.project_id]
             return (
-                (deleted or item.deleted_at is None)
+                shown(item)
                 and in_range(item.logged_at, start, end, inclusive=True)
                 and scope.get("task", item.task_id) == item.task_id
                 and scope.get("project", item.project_id) == item.project_id
-                and project.accessible
-                and project.deleted_at is None
+                and self._scope_exists({"project": item.project_id})
             )
 
-        found = [item for item in self._updated(account.timelogs.values(), ask) if wanted(item)]
-        return self._answer_list("timelogs", found, rows.timelog_row, ask)
+        found = [item for item in self._updated(self.account.timelogs.values(), ask) if wanted(item)]
+        keys: dict[str, Callable[[Timelog], int]] = {
+            "date": lambda item: item.logged_at,
+            "dateupdated": lambda item: item.updated_at,
+        }
+        return self._answer_list("timelogs", self._ordered(found, ask, keys), rows.timelog_row, ask)
+
+    def _time_entry(self, request: Request, _: Parameters) -> Response:
+        log = self.account.timelogs.get(request.path_params["id"])
+        if log is None or not self._scope_exists({"project": log.project_id}) or self._is_gone_alone(log):
+            return self.error(404)
+        return JSON({"timelog": rows.timelog_row(log), "included": {}})
 
     def _activity(self, _: Request, ask: Parameters) -> Response:
         account = self.account

@@ -446,11 +446,30 @@ class TeamworkActions:
             created_at=now,
             updated_at=now,
         )
+        self._note("new", log, item_type="timelog")
         self._fire("TIME.CREATED", log)
         return key
+
+    def edit_time(self, *, timelog_id: int, minutes: int, description: str | None = None) -> None:
+        """Change how much time was logged, and for what."""
+        log = self.account.timelogs[timelog_id]
+        log.minutes, log.updated_at = minutes, self.clock.now()
+        log.description = log.description if description is None else description
+        self._fire("TIME.UPDATED", log)
 
     def delete_time(self, *, timelog_id: int) -> None:
         """Delete a time entry."""
         log, now = self.account.timelogs[timelog_id], self.clock.now()
-        log.deleted_at, log.deleted_by, log.updated_at = now, self.account.me_id, now
+        log.deleted_at, log.deleted_by = now, self.account.me_id
+        if self.answers["teamwork.delete_bumps_updated_at"]:
+            log.updated_at = now
+        self._note("deleted", log, item_type="timelog")
         self._fire("TIME.DELETED", log)
+
+    def restore_time(self, *, timelog_id: int) -> None:
+        """Restore a deleted time entry."""
+        log = self.account.timelogs[timelog_id]
+        log.deleted_at = log.deleted_by = None
+        if self.answers["teamwork.restore_bumps_updated_at"]:
+            log.updated_at = self.clock.now()
+        self._note("undeleted", log, item_type="timelog")

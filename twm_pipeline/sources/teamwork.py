@@ -6,7 +6,7 @@ Facts come from Teamwork's API guides (apidocs.teamwork.com) and its official SD
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,15 @@ _EVERYTHING = {
     "getSubTasks": "true",
     "skipCounts": "true",
     "include": _INCLUDE,
+}
+_FEEDS = {"time_entries": ("time", "timelogs"), "task_comments": ("comments", "comments")}
+"""What the vendor calls these streams: in addresses, and as the key of a list."""
+_FEED_ORDERS = {"time_entries": "dateupdated", "task_comments": "date"}
+_ACTIVITY_STREAMS = {
+    "task": "tasks",
+    "timelog": "time_entries",
+    "task_comment": "task_comments",
+    "comment": "task_comments",
 }
 _DELETED = {"deletedOnly": "true", "showDeleted": "true"}
 
@@ -73,6 +82,21 @@ class Page:
     included: dict[str, dict[str, Json]]
     has_more: bool
     reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """What the activity feed tells of, by stream.
+
+    Args:
+        deleted: Ids that were deleted.
+        restored: Ids that came back.
+        newest: When the newest activity of any kind happened.
+    """
+
+    deleted: dict[str, list[int]] = field(default_factory=dict)
+    restored: dict[str, list[int]] = field(default_factory=dict)
+    newest: datetime | None = None
 
 
 class TeamworkSource:
@@ -155,12 +179,13 @@ class TeamworkSource:
         return Page(rows=[row], included=_included(reply.data), has_more=False, reply=reply)
 
     def fetch_one(self, stream: str, object_id: int) -> tuple[Json, Reply]:
-        """Return one row of a directory and the answer it came in.
+        """Return one row of any stream but tasks, and the answer it came in.
 
         Raises:
             NotFoundError: Unknown, invisible or deleted.
         """
-        reply = self.session.get(f"{API}/{stream}/{object_id}.json")
+        path, _ = _FEEDS.get(stream, (stream, stream))
+        reply = self.session.get(f"{API}/{path}/{object_id}.json")
         data = reply.data if isinstance(reply.data, dict) else {}
         found = (value for value in data.values() if isinstance(value, dict))
         row = next((value for value in found if plain_id(value) == object_id), None)
@@ -169,22 +194,58 @@ class TeamworkSource:
             raise PagingError(msg)
         return row, reply
 
-    def fetch_undeleted(self, *, since: datetime) -> tuple[list[int], datetime | None]:
-        """Return ids of tasks restored since, and the newest activity's time, from the activity feed."""
-        ids: list[int] = []
-        newest: datetime | None = None
-        params = {"startDate": to_param(since), "activityTypes": "task", "pageSize": str(PAGE_SIZE)}
+    def fetch_feed(  # noqa: PLR0913 - the query of a list has these parts
+        self,
+        stream: str,
+        *,
+        updated_after: datetime | None = None,
+        page: int = 1,
+        page_size: int = DIRECTORY_PAGE_SIZE,
+        deleted: bool = False,
+        newest_first: bool = False,
+        fresh: bool = True,
+    ) -> Page:
+        """Return a page of time entries or comments.
+
+        Time entries are asked for in the order of their updates, comments, which know no such order, in that
+        of their writing; whether the site does so has to be looked at.
+
+        Args:
+            stream: `time_entries` or `task_comments`.
+            updated_after: Only rows updated after; inclusive or not is not documented.
+            page: From 1.
+            page_size: Up to 500; the server may cap it.
+            deleted: Show deleted rows; whether besides the others or instead of them is not documented.
+            newest_first: Turn the order round.
+            fresh: See `Budget.draw`.
+        """
+        path, key = _FEEDS[stream]
+        params = {
+            "orderBy": _FEED_ORDERS[stream],
+            "orderMode": "desc" if newest_first else "asc",
+            "page": str(page),
+            "pageSize": str(page_size),
+            "skipCounts": "true",
+            **({"showDeleted": "true"} if deleted else {}),
+        }
+        if updated_after is not None:
+            params["updatedAfter"] = to_param(updated_after)
+        return self._page(f"{API}/{path}.json", key, params, fresh=fresh)
+
+    def fetch_activity(self, *, since: datetime) -> Activity:
+        """Return what was deleted and restored since: neither need move an `updatedAt`."""
+        found = Activity()
+        kinds = ",".join(_ACTIVITY_STREAMS)
+        params = {"startDate": to_param(since), "activityTypes": kinds, "pageSize": str(PAGE_SIZE)}
         for page in self._pages(f"{API}/latestactivity.json", "activities", params):
             for row in page.rows:
                 try:
-                    moment, item_id = _restored(row)
+                    moment = _note_activity(row, found)
                 except RecordError:
-                    continue  # a restored task that cannot be named is found by the reconcile
-                if moment and moment <= page.reply.date and (newest is None or moment > newest):
-                    newest = moment
-                if item_id:
-                    ids.append(item_id)
-        return list(dict.fromkeys(ids)), newest
+                    continue  # one that cannot be named is found by the reconcile
+                if moment and moment <= page.reply.date and (found.newest is None or moment > found.newest):
+                    found = replace(found, newest=moment)
+        return found
 
     def fetch_directory(self, stream: str) -> Iterator[Page]:
         """Yield the pages of a directory that holds everything, hidden kinds included."""
@@ -253,13 +314,17 @@ def _has_more(data: Json, path: str) -> bool:
     return meta.get("hasMore") is True
 
 
-def _restored(row: Json) -> tuple[datetime | None, int | None]:
-    """Return when an activity happened, and the task it restored, if it did."""
-    item = read_object(row, "item") or {}
-    is_task = str(item.get("type", "task")).lower().rstrip("s") == "task"
-    kind = row.get("activityType") or row.get("latestActivityType")
-    item_id = read_id(item, "id") if kind == "undeleted" and is_task else None
-    return read_iso(row, "dateTime"), item_id
+def _note_activity(row: Json, found: Activity) -> datetime | None:
+    """Note what an activity deleted or restored; return when it happened."""
+    moment, item = read_iso(row, "dateTime"), read_object(row, "item") or {}
+    stream = _ACTIVITY_STREAMS.get(str(item.get("type", "task")).lower().rstrip("s"))
+    kind = str(row.get("activityType") or row.get("latestActivityType"))
+    ids = {"deleted": found.deleted, "undeleted": found.restored}.get(kind)
+    if ids is not None and stream is not None and (item_id := read_id(item, "id")):
+        known = ids.setdefault(stream, [])
+        if item_id not in known:
+            known.append(item_id)
+    return moment
 
 
 def _included(data: Json) -> dict[str, dict[str, Json]]:

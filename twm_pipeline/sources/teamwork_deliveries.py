@@ -15,7 +15,13 @@ from twm_pipeline.records import Hint
 from twm_pipeline.sources.deliveries import encoding_of, read_form, read_object
 
 EVENT_HEADER = "x-projects-event"
-STREAMS = {"TASK": "tasks", "TASKLIST": "tasklists", "PROJECT": "projects"}
+STREAMS = {
+    "TASK": "tasks",
+    "TASKLIST": "tasklists",
+    "PROJECT": "projects",
+    "TIME": "time_entries",
+    "COMMENT": "task_comments",
+}
 """Objects that are read by their id; of every other kind, what changed is looked for."""
 
 _EVENT = re.compile(r"[A-Z]{1,32}\.[A-Z]{1,32}")

@@ -31,8 +31,10 @@ EVENTS = (
         f"PROJECT.{action}"
         for action in ("CREATED", "UPDATED", "COMPLETED", "REOPENED", "ARCHIVED", "COPIED", "DELETED")
     ),
+    *(f"TIME.{action}" for action in ("CREATED", "UPDATED", "DELETED", "TAGGED", "UNTAGGED")),
+    *(f"COMMENT.{action}" for action in ("CREATED", "UPDATED", "DELETED")),
 )
-"""What changes a task, directly or through what it lies in."""
+"""What changes a task, directly or through what it lies in, and what people do on it."""
 
 ACTIVE = "ACTIVE"
 MAX_PAGES = 100

@@ -47,6 +47,17 @@ def posted_at(row: Json) -> datetime | None:
     return read_iso(row, "postedDateTime")
 
 
+def changed_at(row: Json) -> datetime | None:
+    """Return when a time entry or a comment last changed, as far as its row says."""
+    names = ("updatedAt", "postedDateTime", "dateLastEdited", "dateDeleted")
+    return max(filter(None, (read_iso(row, name) for name in names)), default=None)
+
+
+def is_deleted(row: Json) -> bool:
+    """Return whether a time entry or a comment says itself that it is deleted."""
+    return any(row.get(name) for name in ("deleted", "deletedAt", "dateDeleted"))
+
+
 def _base(row: Json, *, version: datetime | None, date: datetime) -> dict[str, Any]:
     """Return what every record has; a version later than the answer itself is not believed (D4)."""
     row_id = read_id(row, "id")

@@ -7,14 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from twm_pipeline.mirror.tables import CONVERSATIONS, TASKS, table_of
-from twm_pipeline.mirror.tombstones import (
-    next_observation,
-    note_second_looks,
-    tasks_below,
-    tombstone,
-    unknown_ids,
-)
+from twm_pipeline.mirror.tables import CONVERSATIONS, FEEDS, TASKS, table_of
+from twm_pipeline.mirror.tombstones import note_second_looks, tasks_below, unknown_ids
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import Pass, PassOptions
 from twm_pipeline.sync.missive import MissivePass
@@ -90,31 +84,21 @@ class TeamworkChanges:
         for stream in ("projects", "tasklists"):
             rows = by_stream[stream]
             if rows:
-                self._bury_if_said(table_of("teamwork", stream), rows)
+                self._look_at(table_of("teamwork", stream), rows)
                 more = self._read_below(stream, rows.values()) or more
-        if by_stream["tasks"]:
-            self._bury_if_said(TASKS, by_stream["tasks"])
+        for table in (TASKS, *FEEDS):
+            if by_stream[table.stream]:
+                self._look_at(table, by_stream[table.stream])
         return more
 
-    def _bury_if_said(self, table: Table, changes: dict[int, Change]) -> None:
+    def _look_at(self, table: Table, changes: dict[int, Change]) -> None:
         """Read rows again; a 404 after a DELETED event is a deletion, any other is looked at once more."""
-        ids, seq = list(changes), 0
         said = {item for item, change in changes.items() if "DELETED" in change.actions}
-        if said:
+        gone = self.sync.absent.bury_if_said(table, list(changes), said=said)
+        if gone and table is TASKS:
+            due_at = self.work.require_vendor_now() + MISSING_WAIT
             with self.work.commit() as connection:
-                seq = next_observation(connection)
-        absent = self.sync.absent
-        gone = absent.look(ids) if table is TASKS else absent.look_at_rows(table, ids)
-        if not gone:
-            return
-        deleted = [item for item in gone if item in said]
-        at = self.work.require_vendor_now()
-        with self.work.commit() as connection:
-            count = tombstone(connection, table, deleted, seq=seq, at=at, evidence="event")
-            unknown = unknown_ids(connection, table, [item for item in gone if item not in said])
-            if table is TASKS:
-                note_second_looks(connection, table, unknown, due_at=at + MISSING_WAIT)
-        self.work.report.of(table.stream).deleted += count
+                note_second_looks(connection, table, unknown_ids(connection, table, gone), due_at=due_at)
 
     def _read_below(self, stream: str, changes: Iterable[Change]) -> bool:
         """Read the known tasks of lists and projects whose event may have changed them."""

@@ -13,9 +13,11 @@ from sqlalchemy import text
 
 from twm_pipeline.mirror.checkpoints import forget_unidentified
 from twm_pipeline.mirror.sweeps import SeenRows, seen_rows
-from twm_pipeline.mirror.tables import CONVERSATIONS, DIRECTORIES, TASKS
+from twm_pipeline.mirror.tables import CONVERSATIONS, DIRECTORIES, FEEDS, TASK_COMMENTS, TASKS
+from twm_pipeline.mirror.tombstones import follow_tasks
 from twm_pipeline.sources.fields import plain_id
 from twm_pipeline.sources.missive import MAILBOXES, Mailbox, activity_of
+from twm_pipeline.sources.teamwork_rows import is_deleted
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.missive import MissivePass
 from twm_pipeline.sync.teamwork import MISSING_RESOURCES, TeamworkPass
@@ -53,14 +55,17 @@ def reconcile(work: Pass, options: ReconcileOptions) -> dict[str, int]:
 
 def _reconcile_teamwork(work: Pass, options: ReconcileOptions) -> dict[str, int]:
     sweep = TeamworkPass(work, PassOptions(directories=True))
-    with seen_rows(work.engine, TASKS, *DIRECTORIES) as seen:
+    with seen_rows(work.engine, TASKS, *DIRECTORIES, *FEEDS) as seen:
         before = _list_tasks(sweep, seen[TASKS], options)
         listed = [TASKS, *(table for table in DIRECTORIES if _list_directory(sweep, seen[table], options))]
+        listed += [table for table in FEEDS if _list_feed(sweep, seen[table], options)]
         absent = {table: seen[table].absent(before=before, only_shown=table is TASKS) for table in listed}
     if options.dry_run:
         return {table.stream: len(ids) for table, ids in absent.items()}
     sweep.read_deleted_in_full()
     gone = {}
+    with work.commit() as connection:
+        follow_tasks(connection, comment_ids=absent.get(TASK_COMMENTS, ()))
     for table, ids in absent.items():
         confirmed = options.confirm_deletions
         sweep.absent.sweep(table, _still_living(work, table, ids), confirmed=confirmed)
@@ -90,6 +95,23 @@ def _list_directory(sweep: TeamworkPass, seen: SeenRows, options: ReconcileOptio
         sweep.work.report.problems.append(f"{seen.table.stream}: {error}")
         return False
     seen.add(ids)
+    return True
+
+
+def _list_feed(sweep: TeamworkPass, seen: SeenRows, options: ReconcileOptions) -> bool:
+    """List time entries or comments and store them; return False where the key may not read them."""
+    table = seen.table
+    try:
+        for page in sweep.feeds.listing(table):
+            seen.add(
+                {item for row in page.rows if not is_deleted(row) and isinstance(item := plain_id(row), int)}
+            )
+            if not options.dry_run:
+                sweep.store_directory_rows(table, page)
+            sweep.work.progress(table.stream, phase="reconcile", done=seen.count)
+    except MISSING_RESOURCES as error:
+        sweep.work.report.problems.append(f"{table.stream}: {error}")
+        return False
     return True
 
 

@@ -20,9 +20,9 @@ from twm_pipeline.mirror.checkpoints import (
     set_aside,
     to_iso,
 )
-from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
-from twm_pipeline.mirror.tables import DIRECTORIES, TASKS, table_of
-from twm_pipeline.mirror.tombstones import due_second_looks, forget_second_looks
+from twm_pipeline.mirror.scope import Scope, apply_scope, apply_scope_below, remember_scope
+from twm_pipeline.mirror.tables import DIRECTORIES, FEEDS, TASKS, table_of
+from twm_pipeline.mirror.tombstones import due_second_looks, follow_tasks, forget_second_looks
 from twm_pipeline.mirror.upserts import Observed, insert_unknown
 from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.teamwork import Page, TeamworkSource, to_param
@@ -30,7 +30,8 @@ from twm_pipeline.sources.teamwork_rows import INCLUDED, PARSERS, parse_task, up
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import is_wider
 from twm_pipeline.sync.teamwork_absent import AbsentRows
-from twm_pipeline.sync.walks import ONE_SECOND, walk_up
+from twm_pipeline.sync.teamwork_feeds import FeedReader
+from twm_pipeline.sync.walks import ONE_SECOND, honest_times, walk_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,6 +66,9 @@ class TeamworkPass:
         )
         self.overlap = max(timedelta(seconds=work.settings.backfill_overlap_seconds), ONE_SECOND)
         self.account: Account = ensure_account(work, identify=self._identify)
+        self.feeds = FeedReader(
+            work, self.api, options, absent=self.absent, store=self.store_directory_rows, overlap=self.overlap
+        )
         self._stored_before: dict[str, set[str]] = defaultdict(set)  # side-loaded rows, by stream
         settings = work.settings
         self.scope = Scope(
@@ -95,12 +99,23 @@ class TeamworkPass:
                 self._reread_tasks()
             if self.options.secondary:
                 self._read_deleted()
-                self._read_undeleted()
+                self._read_activity()
             self._retry()
         self._read_due_directories()
         if self.options.wants("tasks") and self.options.moves_checkpoints and self.options.history:
             self._read_history()
+        self._read_feeds()
         self._note_lag()
+
+    def _read_feeds(self) -> None:
+        """Read what changed among time entries and comments; behind history, which is worth more."""
+        for table in FEEDS if self.options.secondary else ():
+            if self.options.wants(table.stream):
+                try:
+                    self.feeds.read(table)
+                except MISSING_RESOURCES as error:
+                    self.work.report.problems.append(f"{table.stream}: {error}")
+                    logger.warning("teamwork %s is skipped: %s", table.stream, error)
 
     # -- scope -----------------------------------------------------------------------------------------------
 
@@ -233,6 +248,7 @@ class TeamworkPass:
                 counts = self.work.store(connection, TASKS, observed, problems, cleaned=page.reply.cleaned)
                 if not self.scope.shows_everything and counts.written_ids:
                     apply_scope(connection, "teamwork", self.scope, ids=counts.written_ids)
+                follow_tasks(connection, counts.written_ids)
                 living += [int(item.record.id) for item in observed if not item.record.deleted]
             if checkpoint is not None:
                 self._save(connection, checkpoint)
@@ -289,21 +305,21 @@ class TeamworkPass:
                     connection, "teamwork", "tasks", feed, checkpoint=Checkpoint(last_event_time=moment)
                 )
 
-    def _read_undeleted(self) -> None:
-        """Read the activity feed for restored tasks: a restore need not move `updatedAt`."""
+    def _read_activity(self) -> None:
+        """Read the activity feed for what was restored or deleted without moving its `updatedAt`."""
         with self.work.read() as connection:
             checkpoint = load_checkpoint(connection, "teamwork", "tasks", "activity") or Checkpoint()
         last = checkpoint.last_event_time
+        since = (last or self.account.first_import_at) - self.overlap
         try:
-            ids, newest = self.api.fetch_undeleted(
-                since=(last or self.account.first_import_at) - self.overlap
-            )
+            activity = self.api.fetch_activity(since=since)
         except MISSING_RESOURCES as error:
             self.work.report.problems.append(f"restored tasks are found by reconcile only: {error}")
             return
-        self.absent.refresh(ids)
-        if newest is not None and newest != last:
-            self._save_feed("activity", newest)
+        self.absent.refresh(activity.restored.get("tasks", []))
+        self.feeds.follow(activity)
+        if activity.newest is not None and activity.newest != last:
+            self._save_feed("activity", activity.newest)
 
     # -- single objects --------------------------------------------------------------------------------------
 
@@ -376,13 +392,17 @@ class TeamworkPass:
             found |= {int(row["id"]) for row in page.rows if str(row.get("id")).isdigit()}
         return found
 
-    def store_directory_rows(self, table: Table, page: Page) -> set[int]:
-        """Store a page of a directory; return its ids."""
+    def store_directory_rows(self, table: Table, page: Page, head: Checkpoint | None = None) -> set[int]:
+        """Store a page of any stream but tasks, with the checkpoint it reaches; return its ids."""
         observed, problems = self.work.parse(
             table.stream, page.rows, page.reply, lambda row: PARSERS[table.stream](row, date=page.reply.date)
         )
         with self.work.commit() as connection:
-            self.work.store(connection, table, observed, problems, cleaned=page.reply.cleaned)
+            counts = self.work.store(connection, table, observed, problems, cleaned=page.reply.cleaned)
+            if table in FEEDS and not self.scope.shows_everything:
+                apply_scope_below(connection, table, self.scope, ids=counts.written_ids)
+            if head is not None:
+                self.feeds.save(connection, table, head)
         return {int(item.record.id) for item in observed}
 
     def _note_lag(self) -> None:
@@ -400,23 +420,11 @@ def _with_date(reply: Reply) -> Callable[[dict[str, Any]], Any]:
 
 def _honest(page: Page) -> list[datetime]:
     """Return the updates on a page that are not later than the answer itself."""
-    return _moments(page, updated_at)
+    return honest_times(page, updated_at)
 
 
 def _deletions(page: Page) -> list[datetime]:
-    return _moments(page, lambda row: read_iso(row, "deletedAt"))
-
-
-def _moments(page: Page, read: Callable[[dict[str, Any]], datetime | None]) -> list[datetime]:
-    moments = []
-    for row in page.rows:
-        try:
-            moment = read(row)
-        except RecordError:
-            continue
-        if moment is not None and moment <= page.reply.date:
-            moments.append(moment)
-    return moments
+    return honest_times(page, lambda row: read_iso(row, "deletedAt"))
 
 
 def _complete_below(checkpoint: Checkpoint) -> datetime | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.errors import AccessError, NotFoundError
-from twm_pipeline.mirror.tables import TASKLISTS, TASKS
+from twm_pipeline.mirror.tables import FEEDS, TASKLISTS, TASKS
 from twm_pipeline.mirror.tombstones import (
+    follow_tasks,
     mark_inaccessible,
     mark_missing,
+    next_observation,
     projects_of,
     tombstone,
     without_inaccessible,
@@ -17,11 +19,13 @@ from twm_pipeline.sources.fields import plain_id
 from twm_pipeline.sources.teamwork import IDS_PER_CALL, Page, TeamworkSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
     from datetime import datetime
 
     from twm_pipeline.mirror.tables import Table
     from twm_pipeline.sync.engine import Pass
+
+IN_PROJECTS = (TASKS, TASKLISTS, *FEEDS)
 
 
 class AbsentRows:
@@ -58,8 +62,27 @@ class AbsentRows:
         return self._note_missing(TASKS, self._read_each(ids))
 
     def look_at_rows(self, table: Table, ids: Sequence[int]) -> list[int]:
-        """Read rows of a directory again and store them; return those that answered 404, noted as missing."""
+        """Read rows of another stream again and store them; return those that answered 404, now missing."""
         return self._note_missing(table, self._read_directory_rows(table)(ids))
+
+    def bury_if_said(self, table: Table, ids: Sequence[int], *, said: Container[int]) -> list[int]:
+        """Read rows again; a 404 is a deletion where the vendor *said* so. Return the other 404s.
+
+        The deletion is as old as this call: what another process sees alive meanwhile is newer.
+        """
+        seq = 0
+        if any(item in said for item in ids):
+            with self.work.commit() as connection:
+                seq = next_observation(connection)
+        gone = self.look(ids) if table is TASKS else self.look_at_rows(table, ids)
+        deleted = [item for item in gone if item in said]
+        if deleted:
+            with self.work.commit() as connection:
+                count = tombstone(connection, table, deleted, seq=seq, at=self._now(), evidence="event")
+                if table is TASKS:
+                    follow_tasks(connection, deleted)
+            self.work.report.of(table.stream).deleted += count
+        return [item for item in gone if item not in said]
 
     def look_in_bulk(self, ids: Sequence[int]) -> list[int]:
         """Read tasks again, a hundred a call; note those as missing that no list shows."""
@@ -96,6 +119,8 @@ class AbsentRows:
         gone = read(readable)
         with self.work.commit() as connection:
             count = tombstone(connection, table, gone, seq=seq, at=self._now(), evidence="absence")
+            if table is TASKS:
+                follow_tasks(connection, gone)
         self.work.report.of(table.stream).deleted += count
         return count
 
@@ -157,7 +182,7 @@ class AbsentRows:
 
     def _split_by_parent(self, table: Table, ids: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return ids whose project can be read, and the others: theirs is no deletion but a lost access."""
-        if table not in (TASKS, TASKLISTS) or not ids:
+        if table not in IN_PROJECTS or not ids:
             return list(ids), []
         with self.work.read() as connection:
             projects = projects_of(connection, table, ids)

@@ -7,19 +7,20 @@ the place up to which everything has been yielded, so that a caller can commit b
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twm_pipeline.errors import PagingError, RecordError
+from twm_pipeline.records import Json
 from twm_pipeline.sources.fields import plain
 from twm_pipeline.sources.teamwork_rows import updated_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from twm_pipeline.records import Json
     from twm_pipeline.sources import missive, teamwork
 
 P = TypeVar("P")
@@ -41,13 +42,30 @@ class UpStep:
     newest: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """By what a list comes, oldest first.
+
+    Args:
+        time_of: The instant of a row.
+        may_be_older: Whether rows from before what was asked for come too: those that changed since.
+    """
+
+    time_of: Callable[[Json], datetime | None]
+    may_be_older: bool = False
+
+
+BY_UPDATE = Order(time_of=updated_at)
+
+
 def walk_up(
     fetch: Callable[[datetime | None, int], teamwork.Page],
     *,
     start: datetime | None,
     until: datetime | None = None,
+    order: Order = BY_UPDATE,
 ) -> Iterator[UpStep]:
-    """Yield the rows of a list ordered by `updatedAt`, from *start* to the end.
+    """Yield the rows of a list ordered by `updatedAt` (or by *order*), from *start* to the end.
 
     Page numbers shift whenever a row is touched, so each page is page 1 of a query that starts one second
     before the newest row read. Only where a page does not raise that newest row (many rows of one second) are
@@ -58,19 +76,20 @@ def walk_up(
         fetch: Returns page *n* of the rows updated after an instant.
         start: Where to begin; None: at the oldest row.
         until: The update of a row known to be in the list unless it moved away; None: none is known.
+        order: By what the list comes.
 
     Raises:
         PagingError: If the list contradicts itself again and again.
     """
     newest = start
     after = start
-    seen: set[tuple[Any, Any]] = set()
+    seen: set[tuple[Any, ...]] = set()
     while True:
         known = max(filter(None, (until, newest if seen else None)), default=None)
-        pages = [_fetch_up_to(fetch, after, known)]
-        raised = _newest_of(pages[0], newest)
+        pages = [_fetch_up_to(fetch, after, known, order)]
+        raised = _newest_of(pages[0], newest, order)
         if raised == newest and pages[0].has_more:
-            pages, raised = _read_block(fetch, after, newest)
+            pages, raised = _read_block(fetch, after, newest, order)
         yield UpStep(pages=_only_new(pages, seen), newest=raised)
         if not pages[-1].has_more:
             return
@@ -81,22 +100,27 @@ def walk_up(
 
 
 def _fetch_up_to(
-    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, known: datetime | None
+    fetch: Callable[[datetime | None, int], teamwork.Page],
+    after: datetime | None,
+    known: datetime | None,
+    order: Order,
 ) -> teamwork.Page:
     """Return page 1; as the last one it is asked for again unless it reaches the row *known* to be there."""
-    page = _fetch_up(fetch, after, 1)
+    page = _fetch_up(fetch, after, 1, order)
+    if known is None:
+        return page
     for _ in range(ASKS - 1):
-        if page.has_more or known is None or max(_honest_updates(page), default=EARLIEST) >= known:
+        if page.has_more or max(honest_times(page, order.time_of), default=EARLIEST) >= known:
             break
-        again = _fetch_up(fetch, after, 1)
+        again = _fetch_up(fetch, after, 1, order)
         page = max(page, again, key=lambda answer: (answer.has_more, len(answer.rows)))
     return page
 
 
 def _fetch_up(
-    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, number: int
+    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, number: int, order: Order
 ) -> teamwork.Page:
-    return _consistent(lambda: fetch(after, number), lambda page: _check_order(page, after))
+    return _consistent(lambda: fetch(after, number), lambda page: _check_order(page, after, order))
 
 
 def _consistent(ask: Callable[[], P], check: Callable[[P], str | None]) -> P:
@@ -110,55 +134,65 @@ def _consistent(ask: Callable[[], P], check: Callable[[P], str | None]) -> P:
     raise PagingError(f"{problem} ({ASKS} times)")
 
 
-def _honest_updates(page: teamwork.Page) -> list[datetime]:
-    """Return the rows' updates in order, without unreadable ones and those later than the answer itself."""
-    updates = []
+def honest_times(page: teamwork.Page, time_of: Callable[[Json], datetime | None]) -> list[datetime]:
+    """Return the rows' times in order, without unreadable ones and those later than the answer itself."""
+    moments = []
     for row in page.rows:
         try:
-            moment = updated_at(row)
+            moment = time_of(row)
         except RecordError:
             continue
         if moment is not None and moment <= page.reply.date:
-            updates.append(moment)
-    return updates
+            moments.append(moment)
+    return moments
 
 
-def _newest_of(page: teamwork.Page, newest: datetime | None) -> datetime | None:
-    updates = _honest_updates(page)
+def _newest_of(page: teamwork.Page, newest: datetime | None, order: Order) -> datetime | None:
+    updates = honest_times(page, order.time_of)
     return max([*updates, newest]) if newest else max(updates, default=None)
 
 
-def _check_order(page: teamwork.Page, after: datetime | None) -> str | None:
+def _check_order(page: teamwork.Page, after: datetime | None, order: Order) -> str | None:
     """Return what is wrong with a page that is not the answer to its query."""
-    updates = _honest_updates(page)
-    if any(later < earlier for earlier, later in pairwise(updates)):
+    updates = honest_times(page, order.time_of)
+    if not is_ascending(updates):
         return "Teamwork: a list asked for in the order of updates came in another one"
-    if after is not None and updates and updates[0] < after.replace(microsecond=0):
+    if not order.may_be_older and after is not None and updates and updates[0] < after.replace(microsecond=0):
         return "Teamwork: a list of updates holds older rows than were asked for"
     return None
 
 
-def _keys_of(pages: Iterable[teamwork.Page]) -> set[tuple[Any, Any]]:
-    return {_key(row) for page in pages for row in page.rows}
+def is_ascending(moments: Iterable[datetime]) -> bool:
+    """Return whether no moment comes before the one before it."""
+    return all(earlier <= later for earlier, later in pairwise(moments))
 
 
-def _key(row: Json) -> tuple[Any, Any]:
-    return plain(row, "id"), plain(row, "updatedAt")
+def _keys_of(pages: Iterable[teamwork.Page]) -> set[tuple[Any, ...]]:
+    return {key_of(row) for page in pages for row in page.rows}
 
 
-def _only_new(pages: Iterable[teamwork.Page], seen: set[tuple[Any, Any]]) -> tuple[teamwork.Page, ...]:
+def key_of(row: Json) -> tuple[Any, ...]:
+    """Return what tells a row in this version from every other."""
+    versions = ("updatedAt", "dateLastEdited", "dateDeleted")  # comments have names of their own
+    return plain(row, "id"), *(plain(row, name) for name in versions)
+
+
+def _only_new(pages: Iterable[teamwork.Page], seen: set[tuple[Any, ...]]) -> tuple[teamwork.Page, ...]:
     """Return *pages* without rows that were yielded in this very version a step before."""
-    return tuple(replace(page, rows=[row for row in page.rows if _key(row) not in seen]) for page in pages)
+    return tuple(replace(page, rows=[row for row in page.rows if key_of(row) not in seen]) for page in pages)
 
 
 def _read_block(
-    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, newest: datetime | None
+    fetch: Callable[[datetime | None, int], teamwork.Page],
+    after: datetime | None,
+    newest: datetime | None,
+    order: Order,
 ) -> tuple[list[teamwork.Page], datetime | None]:
     """Return pages 1, 2, 3 … up to the one that raises *newest*, read until two reads agree."""
     everything: list[teamwork.Page] = []
-    before: set[tuple[Any, Any]] | None = None
+    before: set[tuple[Any, ...]] | None = None
     for _ in range(MAX_READS_OF_A_BLOCK):
-        pages, raised = _read_block_once(fetch, after, newest)
+        pages, raised = _read_block_once(fetch, after, newest, order)
         everything = [*everything, *pages]
         found = _keys_of(pages)
         if found == before:
@@ -169,16 +203,19 @@ def _read_block(
 
 
 def _read_block_once(
-    fetch: Callable[[datetime | None, int], teamwork.Page], after: datetime | None, newest: datetime | None
+    fetch: Callable[[datetime | None, int], teamwork.Page],
+    after: datetime | None,
+    newest: datetime | None,
+    order: Order,
 ) -> tuple[list[teamwork.Page], datetime | None]:
     pages: list[teamwork.Page] = []
     for number in range(1, MAX_PAGES_OF_A_BLOCK):
-        page = _fetch_up(fetch, after, number)
+        page = _fetch_up(fetch, after, number, order)
         if pages and page.rows and _keys_of([page]) == _keys_of(pages[-1:]):
             msg = f"Teamwork: page {number} repeats page {number - 1}"
             raise PagingError(msg)
         pages.append(page)
-        raised = _newest_of(page, newest)
+        raised = _newest_of(page, newest, order)
         if not page.has_more or raised != newest:
             return pages, raised
     msg = f"Teamwork: more than {MAX_PAGES_OF_A_BLOCK} pages of one second"

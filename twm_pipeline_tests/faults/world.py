@@ -23,7 +23,10 @@ SECOND_LOOK_SECONDS = 601
 TABLES = (
     *(
         f"teamwork.{name}"
-        for name in ("tasks", "projects", "tasklists", "people", "tags", "companies", "teams")
+        for name in (
+            *("tasks", "projects", "tasklists", "people", "tags", "companies", "teams"),
+            *("time_entries", "task_comments"),
+        )
     ),
     *(f"missive.{name}" for name in ("conversations", "emails", "comments", "conversation_aliases")),
 )

@@ -47,8 +47,11 @@ def encode(body):
             "webhook.project-archived.v2",
             Hint(event="PROJECT.ARCHIVED", stream="projects", object_id="501001"),
         ),
-        ("webhook.comment-created.v2", Hint(event="COMMENT.CREATED")),
-        ("webhook.time-created.v2", Hint(event="TIME.CREATED")),
+        (
+            "webhook.comment-created.v2",
+            Hint(event="COMMENT.CREATED", stream="task_comments", object_id="600001"),
+        ),
+        ("webhook.time-created.v2", Hint(event="TIME.CREATED", stream="time_entries", object_id="800001")),
     ],
 )
 @pytest.mark.parametrize("named_by", ["header", "path"])
@@ -155,7 +158,7 @@ def test_without_an_event_a_task_is_known_by_its_key_only():
 
 
 def test_other_objects_than_tasks_do_not_lend_their_id():
-    assert teamwork({"id": 7, "task": {"id": 8}}, path="time-created") == Hint(event="TIME.CREATED")
+    assert teamwork({"id": 7, "task": {"id": 8}}, path="file-created") == Hint(event="FILE.CREATED")
     assert teamwork({"task": {"id": 8}}, path="project-updated") == Hint(event="PROJECT.UPDATED")
 
 

@@ -530,15 +530,18 @@ def test_restored_tasks_are_found_in_the_activity_feed():
             activity(3, "undeleted", "2025-03-04T09:00:00Z", type="tasklist"),
             activity(1, "undeleted", "2025-03-04T10:30:00Z"),
             activity(4, "undeleted", "2099-01-01T00:00:00Z"),
+            activity(5, "deleted", "2025-03-04T10:00:00Z", type="task_comment"),
+            activity(6, "undeleted", "2025-03-04T10:00:00Z", type="timelogs"),
         ],
         "meta": {"page": {"hasMore": False}},
     }
     teamwork, _ = source(feed)
 
-    ids, newest = teamwork.fetch_undeleted(since=NOW)
+    found = teamwork.fetch_activity(since=NOW)
 
-    assert ids == [1, 4]
-    assert newest == datetime(2025, 3, 4, 11, tzinfo=UTC)
+    assert found.restored == {"tasks": [1, 4], "time_entries": [6]}
+    assert found.deleted == {"tasks": [2], "task_comments": [5]}
+    assert found.newest == datetime(2025, 3, 4, 11, tzinfo=UTC)
 
 
 def test_one_malformed_activity_does_not_hide_the_others():
@@ -553,15 +556,18 @@ def test_one_malformed_activity_does_not_hide_the_others():
     }
     teamwork, _ = source(feed)
 
-    ids, _ = teamwork.fetch_undeleted(since=NOW)
+    found = teamwork.fetch_activity(since=NOW)
 
-    assert ids == [2]
+    assert found.restored == {"tasks": [2]}
 
 
 def test_the_recorded_activity_feed_is_understood():
     teamwork, _ = source(sample("teamwork", "latestactivity.list"))
 
-    assert teamwork.fetch_undeleted(since=NOW) == ([], datetime(2025, 3, 4, 10, 5, tzinfo=UTC))
+    found = teamwork.fetch_activity(since=NOW)
+
+    assert (found.restored, found.newest) == ({}, datetime(2025, 3, 4, 10, 5, tzinfo=UTC))
+    assert found.deleted == {"tasks": [1000004]}
 
 
 @pytest.mark.parametrize(("asked", "requests", "adapts"), [(None, 150, True), (40, 40, False)])

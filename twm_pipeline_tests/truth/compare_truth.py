@@ -58,6 +58,8 @@ class Comparison:
         if "teamwork" in sources:
             self._directories()
             self._tasks()
+            self._time_entries()
+            self._task_comments()
         if "missive" in sources:
             self._conversations()
             self._messages()
@@ -150,6 +152,67 @@ class Comparison:
             self.check("task", key, self._task(row), stored.get(key))
             self.check("task shown", key, self._task_shown(row), shown.get(key))
         self.check_gone("task", stored, living)
+
+    def _time_entries(self) -> None:
+        stored = self.rows("teamwork.time_entries")
+        living: set[int] = set()
+        for key, row in self.truth["timelog"].items():
+            if not self._is_readable(self.truth["project"][row["project_id"]]):
+                continue
+            if row["deleted_at"] is not None:
+                self._check_deleted("time entry", key, stored)
+                continue
+            living.add(key)
+            expected = {
+                **{
+                    name: row[name]
+                    for name in ("description", "minutes", "billable", "task_id", "project_id")
+                },
+                "logged_at": moment(row["logged_at"]),
+                "person_id": row["user_id"],
+                "created_at": moment(row["created_at"]),
+                "updated_at": moment(row["updated_at"]),
+                "deleted": False,
+                "inaccessible": False,
+                "missing_since": None,
+            }
+            self.check("time entry", key, expected, stored.get(key))
+        self.check_gone("time entry", stored, living)
+
+    def _task_comments(self) -> None:
+        stored = self.rows("teamwork.task_comments")
+        living: set[int] = set()
+        for key, row in self.truth["task_comment"].items():
+            task = self.truth["task"][row["task_id"]]
+            if not task["visible"]:
+                continue
+            if row["deleted_at"] is not None:
+                self._check_deleted("task comment", key, stored)
+                continue
+            living.add(key)
+            if task["deleted"]:
+                continue  # whether those still show is an open question
+            expected = {
+                "body": row["body"],
+                "object_type": "tasks",
+                "object_id": row["task_id"],
+                "task_id": row["task_id"],
+                "project_id": task["project_id"],
+                "author_id": row["posted_by"],
+                "created_at": moment(row["posted_at"]),
+                "updated_at": moment(row["edited_at"]),
+                "updated_by_id": row["edited_by"],
+                "deleted": False,
+                "inaccessible": False,
+                "missing_since": None,
+            }
+            self.check("task comment", key, expected, stored.get(key))
+        self.check_gone("task comment", stored, living)
+
+    def _check_deleted(self, kind: str, key: Any, stored: dict[Any, Row]) -> None:
+        """Require that a deleted row is no living one here; one deleted before it was seen may be missing."""
+        if key in stored and not stored[key]["deleted"]:
+            self.problems.append(f"{kind} {key}: deleted and still living")
 
     def _task(self, row: Row) -> Row:
         assignees = row["assignees"] or []
