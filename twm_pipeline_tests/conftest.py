@@ -8,17 +8,16 @@ import importlib.util
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-from psycopg import sql
 from sqlalchemy import URL, Engine
 
 from twm_pipeline.db import EmbeddedServer, open_engine
 from twm_pipeline.settings import INHERITED, Settings, load_settings
+from twm_pipeline_tests.databases import DatabasePool, create, drop
 
 # No deadline: the machines are shared and noisy. HYPOTHESIS_PROFILE=long looks much further.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -118,27 +117,25 @@ def _migrate(url: URL) -> None:
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def databases(server: EmbeddedServer, template_database: str) -> DatabasePool:
+    """Return the databases of this worker."""
+    return DatabasePool(server, template_database)
+
+
 @pytest.fixture
-def database(server: EmbeddedServer, template_database: str) -> Iterator[URL]:
+def database(databases: DatabasePool) -> Iterator[URL]:
     """Return the address of a database of this test's own, with every table and no row."""
-    yield from _database(server, template=template_database)
+    with databases.database() as url:
+        yield url
 
 
 @pytest.fixture
 def empty_database(server: EmbeddedServer) -> Iterator[URL]:
     """Return the address of a database of this test's own with nothing in it."""
-    yield from _database(server, template="template0")
-
-
-def _database(server: EmbeddedServer, *, template: str) -> Iterator[URL]:
-    name = f"test_{uuid.uuid4().hex}"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-    with server.connect() as connection:
-        connection.execute(create)
+    name = create(server, template="template0")
     yield server.url(name)
-    with server.connect() as connection:
-        connection.execute(drop)
+    drop(server, name)
 
 
 @pytest.fixture
