@@ -100,6 +100,10 @@ class SandboxControl(AirtableControl):
         """Enforce the budgets, or not, or on another time scale."""
         self.do("set_budgets", mode=mode, vendor=vendor)
 
+    def set_file_fault(self, fault: str | None, attachment_id: str = "") -> None:
+        """Let one of Missive's files be answered wrongly, or all that have no fault; None: no more."""
+        self.do("set_file_fault", fault=fault, attachment_id=attachment_id)
+
     def set_latency(self, seconds: float, vendor: str | None = None) -> None:
         """Wait before every answer."""
         self.do("set_latency", seconds=seconds, vendor=vendor)

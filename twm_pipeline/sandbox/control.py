@@ -23,7 +23,7 @@ from twm_pipeline.sandbox.deliveries import Deliveries
 from twm_pipeline.sandbox.faults import Fault, FaultBook
 from twm_pipeline.sandbox.gate import JSON, Gate
 from twm_pipeline.sandbox.hooks import Hook
-from twm_pipeline.sandbox.missive import Missive
+from twm_pipeline.sandbox.missive import FILE_FAULTS, Missive
 from twm_pipeline.sandbox.missive_actions import MissiveActions
 from twm_pipeline.sandbox.options import Budgets, Clock, Json
 from twm_pipeline.sandbox.storm import Storm
@@ -82,6 +82,7 @@ class Control:
             "set_answer": self._set_answer,
             "set_budgets": self._set_budgets,
             "set_latency": self._set_latency,
+            "set_file_fault": self._set_file_fault,
             "add_fault": self._add_fault,
             "clear_faults": self._clear_faults,
             "reset_counters": self._reset_counters,
@@ -253,6 +254,14 @@ class Control:
         for name, gate in self.gates.items():
             if vendor in (None, name):
                 gate.latency_seconds = seconds
+
+    def _set_file_fault(self, *, fault: str | None, attachment_id: str = "") -> None:
+        if fault is None:
+            self.missive.file_faults.pop(attachment_id, None)
+            return
+        if fault not in FILE_FAULTS:
+            raise ValueError(f"unknown fault {fault!r} of a file; known: {FILE_FAULTS}")
+        self.missive.file_faults[attachment_id] = fault
 
     def _add_fault(self, **fields: Json) -> None:
         self.faults.add(Fault(**fields))

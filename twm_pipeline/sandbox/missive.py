@@ -76,6 +76,7 @@ class Missive(Vendor):
         self.files_url = ""
         self.leaked_tokens = 0
         self.downloads = 0
+        self.file_faults: dict[str, str] = {}
         self._reads = itertools.count(1)
 
     # What the door asks.
@@ -483,7 +484,7 @@ class Missive(Vendor):
         if item is None:
             return Response("<Error><Code>NoSuchKey</Code></Error>", 404, media_type="application/xml")
         self.downloads += 1
-        return Response(file_content(item), media_type=f"{item.media_type}/{item.sub_type}")
+        return answer_with_file(item, request, self.file_faults.get(key, self.file_faults.get("")))
 
     def _attachment(self, key: str) -> Attachment | None:
         """Find an attachment by walking everything; downloads are rare."""
@@ -495,9 +496,35 @@ class Missive(Vendor):
         return None
 
 
+FILE_STATUSES = {"gone": 404, "refused": 403, "error": 500}
+FILE_FAULTS = (*FILE_STATUSES, "redirect", "inside", "html", "cut", "empty", "short")
+"""What may be wrong with a file: no such file, never allowed, an internal error; a redirect to itself or
+into a private network; a page for people; half of it, nothing, less than its length says."""
+
+
 def sign(key: str, expires: int, nonce: str) -> str:
     """Return the signature of one attachment URL."""
     return hmac.new(SIGNING_KEY, f"{key}/{expires}/{nonce}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def answer_with_file(item: Attachment, request: Request, fault: str | None) -> Response:
+    """Return the answer that holds a file, or what an awkward storage says instead (`FILE_FAULTS`)."""
+    content, media_type = file_content(item), f"{item.media_type}/{item.sub_type}"
+    if fault in FILE_STATUSES:
+        return Response("<Error/>", FILE_STATUSES[fault], media_type="application/xml")
+    if fault in ("redirect", "inside") and "again" not in request.query_params:
+        target = str(request.url.include_query_params(again="1"))
+        if fault == "inside":
+            target = str(request.url.replace(hostname="127.0.0.2"))
+        return Response(status_code=302, headers={"location": target})
+    if fault == "html":
+        return Response("<html>Please sign in</html>", media_type="text/html")
+    if fault in ("cut", "empty"):
+        content = content[: len(content) // 2] if fault == "cut" else b""
+    answer = Response(content, media_type=media_type)
+    if fault == "short":
+        answer.body = content[: len(content) // 2]
+    return answer
 
 
 def file_content(item: Attachment) -> bytes:
