@@ -21,8 +21,8 @@ PSYCOPG_3 = "postgresql+psycopg"
 PSYCOPG_2 = "postgresql+psycopg2"
 SCHEMES = ("postgres", "postgresql")
 
-UNAVAILABLE_CLASSES = ("08", "53", "57P", "58")
-"""SQLSTATE prefixes that say the server is away, full or going down, whatever the statement was."""
+UNAVAILABLE_CLASSES = ("08", "53", "57P", "58", "25006")
+"""SQLSTATE prefixes that say the server is away, full, read-only or going down, whatever was asked."""
 
 
 def embedded_server(settings: Settings) -> EmbeddedServer:
@@ -156,12 +156,13 @@ def translate_errors(url: URL) -> Iterator[None]:
     try:
         yield
     except (sa.exc.DBAPIError, psycopg.Error, sa.exc.TimeoutError) as error:
-        if not _is_unavailable(error):
+        if not is_unavailable(error):
             raise
         raise DatabaseUnavailableError(_explain(url, error)) from error
 
 
-def _is_unavailable(error: Exception) -> bool:
+def is_unavailable(error: Exception) -> bool:
+    """Return whether an error of SQLAlchemy or psycopg says that the server cannot do its work just now."""
     if isinstance(error, sa.exc.TimeoutError):  # every connection of the pool is taken
         return True
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+import psycopg
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 
 from twm_pipeline.budget import Budget, Usage
+from twm_pipeline.db import is_unavailable
 from twm_pipeline.errors import (
     CollisionError,
     DatabaseUnavailableError,
@@ -196,17 +198,9 @@ class Pass:
             DatabaseUnavailableError: If PostgreSQL went away; nothing of the batch is stored.
             CollisionError: If another process wrote the same rows in another order; nothing is stored.
         """
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-                self.session.budget.settle(connection)
-        except OperationalError as error:
-            name = type(error.orig).__name__
-            if getattr(error.orig, "sqlstate", None) in COLLISIONS:
-                msg = f"Another process wrote the same rows ({name}); the batch is tried again."
-                raise CollisionError(msg) from error
-            msg = f"The mirror's PostgreSQL does not answer ({name}); the batch is not stored."
-            raise DatabaseUnavailableError(msg) from error
+        with outages_in_words("the batch is not stored"), self.engine.begin() as connection:
+            yield connection
+            self.session.budget.settle(connection)
         self.count_traffic()
         self.on_commit(self.report)
         self.should_stop()
@@ -227,12 +221,8 @@ class Pass:
         Raises:
             DatabaseUnavailableError: If PostgreSQL does not answer.
         """
-        try:
-            with self.engine.connect() as connection:
-                yield connection
-        except OperationalError as error:
-            msg = f"The mirror's PostgreSQL does not answer ({type(error.orig).__name__})."
-            raise DatabaseUnavailableError(msg) from error
+        with outages_in_words("nothing is read"), self.engine.connect() as connection:
+            yield connection
 
     def note_reply(self, reply: Reply) -> None:
         """Remember the vendor's clock; it is the only one that judges the vendor's rows."""
@@ -354,6 +344,31 @@ class Pass:
         return True
 
 
+@contextmanager
+def outages_in_words(consequence: str) -> Iterator[None]:
+    """Tell what PostgreSQL cannot do just now from defects, which pass as they are.
+
+    Args:
+        consequence: For the message.
+
+    Raises:
+        DatabaseUnavailableError: If the server is away, full, read-only or out of connections.
+        CollisionError: If it ended this transaction because of another one.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, psycopg.Error) as error:
+        cause = getattr(error, "orig", None) or error
+        name = type(cause).__name__
+        if getattr(cause, "sqlstate", None) in COLLISIONS:
+            msg = f"Another process wrote the same rows ({name}); {consequence} and tried again."
+            raise CollisionError(msg) from error
+        if isinstance(cause, psycopg.OperationalError) or is_unavailable(error):
+            msg = f"The mirror's PostgreSQL does not answer, or takes nothing ({name}); {consequence}."
+            raise DatabaseUnavailableError(msg) from error
+        raise
+
+
 def unusable_row(stream: str, row: Json, reason: str) -> SetAside:
     """Return *row* as a record to set aside; one without an id is known by its digest."""
     object_id = row.get("id")
@@ -389,15 +404,11 @@ def _store_halving(
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn the driver's errors of COPY, which bypasses SQLAlchemy, into SQLAlchemy's."""
-    import psycopg  # noqa: PLC0415 - only needed where COPY is used
-
+    """Turn a value refused by COPY, which bypasses SQLAlchemy, into SQLAlchemy's error."""
     try:
         yield
     except (psycopg.DataError, UnicodeError) as error:
         raise DataError("COPY", None, error) from error
-    except psycopg.OperationalError as error:
-        raise OperationalError("COPY", None, error) from error
 
 
 @contextmanager

@@ -15,13 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import OperationalError
-
 from twm_pipeline.airtable.fields import KEYS, Key, Layout, TableSpec, specs
 from twm_pipeline.airtable.setup import set_up
 from twm_pipeline.errors import (
     AccessError,
-    DatabaseUnavailableError,
     QuotaExhaustedError,
     RequestRefusedError,
     TwmError,
@@ -38,6 +35,7 @@ from twm_pipeline.mirror.published import (
     save_layout,
 )
 from twm_pipeline.mirror.views import category_columns
+from twm_pipeline.sync.engine import outages_in_words
 from twm_pipeline.sync.publish_view import ViewPublisher
 
 if TYPE_CHECKING:
@@ -266,23 +264,14 @@ class Publisher:
         Raises:
             DatabaseUnavailableError: If PostgreSQL went away; nothing of it is stored.
         """
-        with _translated(), self.engine.begin() as connection:
+        with outages_in_words("nothing of it is noted"), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection for reading; see `commit`."""
-        with _translated(), self.engine.connect() as connection:
+        with outages_in_words("nothing is read"), self.engine.connect() as connection:
             yield connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        msg = f"The mirror's PostgreSQL does not answer ({type(error.orig).__name__})."
-        raise DatabaseUnavailableError(msg) from error
 
 
 def _has_remade(before: Layout, after: Layout) -> bool:
