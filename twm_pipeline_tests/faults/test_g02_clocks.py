@@ -1,4 +1,4 @@
-"""Only the vendor's clock judges the vendor's rows, and not even that one for dates ahead of it (G2)."""
+"""Only the vendor's clock judges the vendor's rows, and no row dated ahead of it is believed (G2)."""
 
 import pytest
 
