@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from twm_pipeline.defs.alerts import alerts_sensor
 from twm_pipeline.defs.assets import source_assets
 from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
@@ -24,7 +25,7 @@ defs = dg.Definitions(
         webhooks_check_schedule,
         checks_schedule,
     ],
-    sensors=[*(spool_sensor(source) for source in SOURCES), airtable_publish_sensor],
+    sensors=[*(spool_sensor(source) for source in SOURCES), airtable_publish_sensor, alerts_sensor],
     resources={
         "mirror": MirrorResource(),
         **{source: VendorResource(source=source) for source in SOURCES},

@@ -110,6 +110,11 @@ def _check_address(value: str) -> str:
     return str(url).rstrip("/")
 
 
+def _check_secret_address(value: SecretStr) -> SecretStr:
+    _check_address(value.get_secret_value())
+    return value
+
+
 def _check_base_id(value: str) -> str:
     """Return the id of a base, also from the address that a browser shows."""
     found = BASE_ID.search(value)
@@ -321,6 +326,13 @@ class Settings(BaseSettings):
         "Europe/Berlin",
         description="Zone in which bare dates are midnight",
         validation_alias=AliasChoices("TIMEZONE", "timezone"),
+    )
+    alert_webhook_url: Annotated[SecretStr, AfterValidator(_check_secret_address)] | None = Field(
+        None,
+        description='Address that takes alerts as Slack does (`{"text": …}`): what fails, and when it is over',
+    )
+    run_retention_days: int = Field(
+        14, ge=1, le=3650, description="Days for which finished runs and what they printed are kept"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level of this project's lines in its logs"

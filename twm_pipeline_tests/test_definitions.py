@@ -88,6 +88,7 @@ def test_jobs_and_schedules_have_their_names():
         "teamwork_spool_sensor": "RUNNING",
         "missive_spool_sensor": "RUNNING",
         "airtable_publish_sensor": "RUNNING",
+        "alerts_sensor": "RUNNING",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
         "teamwork_poll_schedule": "RUNNING",

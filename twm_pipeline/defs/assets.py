@@ -1,6 +1,7 @@
 """The mirror's tables as assets: one multi-asset a vendor, whose op runs the window (DESIGN D2)."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
@@ -12,12 +13,20 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.errors import WindowClosedError
-from twm_pipeline.mirror.tables import STREAMS, table_of
+from twm_pipeline.mirror.tables import DIRECTORIES, STREAMS, table_of
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import PassOptions, PassReport
 from twm_pipeline.sync.window import Window
 
 OWNERS = ["team:operations"]
+
+STREAM_FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=10), fail_window=timedelta(minutes=30)
+)
+"""A window says every minute that a table was verified; between two windows there are seconds."""
+DIRECTORY_FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(minutes=45), fail_window=timedelta(hours=2)
+)
 
 DESCRIPTIONS = {
     "teamwork/tasks": (
@@ -101,6 +110,7 @@ def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
         kinds={"postgres", source},
         owners=OWNERS,
         skippable=True,
+        freshness_policy=DIRECTORY_FRESHNESS if table in DIRECTORIES else STREAM_FRESHNESS,
         metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
     )
 

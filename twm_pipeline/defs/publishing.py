@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import get_args
 
 import dagster as dg
@@ -33,6 +34,8 @@ _DESCRIPTIONS: dict[Key, str] = {
     "tasks": "The table of tasks in Airtable, as `public.tasks` shows them; deleted ones are marked as such.",
     "emails": "The table of e-mails in Airtable, as `public.emails` shows them, a field for each category.",
 }
+FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
+"""Where nothing changes nothing is published; everything is compared once a night."""
 _HOW = " Only rows that differ from what was last published are sent, ten a call, within five calls a second."
 
 
@@ -55,6 +58,7 @@ def _spec(view: Key) -> dg.AssetSpec:
         kinds={"airtable"},
         owners=["team:operations"],
         skippable=True,
+        freshness_policy=FRESHNESS,
     )
 
 
