@@ -6,6 +6,7 @@ import dagster as dg
 
 from twm_pipeline.defs.alerts import alerts_sensor
 from twm_pipeline.defs.assets import source_assets
+from twm_pipeline.defs.attachments import attachments_asset, attachments_download, attachments_sensor
 from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
@@ -16,16 +17,25 @@ from twm_pipeline.defs.sensors import spool_sensor
 from twm_pipeline.records import SOURCES
 
 defs = dg.Definitions(
-    assets=[*(asset for source in SOURCES for asset in source_assets(source)), airtable_assets],
+    assets=[
+        *(asset for source in SOURCES for asset in source_assets(source)),
+        attachments_asset,
+        airtable_assets,
+    ],
     asset_checks=asset_checks,
-    jobs=[*SYNC_JOBS.values(), airtable_publish, reconcile, webhooks_check, checks],
+    jobs=[*SYNC_JOBS.values(), attachments_download, airtable_publish, reconcile, webhooks_check, checks],
     schedules=[
         *(poll_schedule(source) for source in SOURCES),
         nightly_reconcile,
         webhooks_check_schedule,
         checks_schedule,
     ],
-    sensors=[*(spool_sensor(source) for source in SOURCES), airtable_publish_sensor, alerts_sensor],
+    sensors=[
+        *(spool_sensor(source) for source in SOURCES),
+        attachments_sensor,
+        airtable_publish_sensor,
+        alerts_sensor,
+    ],
     resources={
         "mirror": MirrorResource(),
         **{source: VendorResource(source=source) for source in SOURCES},

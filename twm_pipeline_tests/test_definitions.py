@@ -9,7 +9,11 @@ from twm_pipeline.mirror.tables import STREAMS
 
 TABLES = {f"{source}/{stream}": source for source, streams in STREAMS.items() for stream in streams}
 
-PUBLISHED = {"airtable/tasks": "airtable", "airtable/emails": "airtable"}
+MADE_OF_TABLES = {
+    "airtable/tasks": "airtable",
+    "airtable/emails": "airtable",
+    "missive/attachments": "missive",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_loading_brings_along_nothing_that_few_runs_need():
 def test_every_table_is_an_asset_of_its_vendors_group(graph):
     assert {
         key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys
-    } == TABLES | PUBLISHED
+    } == TABLES | MADE_OF_TABLES
 
 
 def test_what_is_published_comes_from_the_tables_that_it_shows(graph):
@@ -60,7 +64,7 @@ def test_the_apis_are_external(graph):
     assert graph.get(dg.AssetKey(["teamwork", "tasks"])).parent_keys == {dg.AssetKey(["teamwork", "api"])}
 
 
-@pytest.mark.parametrize("key", [*TABLES, *PUBLISHED, "teamwork/api", "missive/api"])
+@pytest.mark.parametrize("key", [*TABLES, *MADE_OF_TABLES, "teamwork/api", "missive/api"])
 def test_every_asset_explains_itself(graph, key):
     asset = graph.get(dg.AssetKey(key.split("/")))
 
@@ -80,6 +84,7 @@ def test_jobs_and_schedules_have_their_names():
         "teamwork_sync",
         "missive_sync",
         "airtable_publish",
+        "attachments_download",
         "reconcile",
         "webhooks_check",
         "checks",
@@ -89,6 +94,7 @@ def test_jobs_and_schedules_have_their_names():
         "missive_spool_sensor": "RUNNING",
         "airtable_publish_sensor": "RUNNING",
         "alerts_sensor": "RUNNING",
+        "attachments_sensor": "RUNNING",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
         "teamwork_poll_schedule": "RUNNING",
@@ -100,7 +106,16 @@ def test_jobs_and_schedules_have_their_names():
 
 
 @pytest.mark.parametrize(
-    "name", ["teamwork_sync", "missive_sync", "airtable_publish", "reconcile", "webhooks_check", "checks"]
+    "name",
+    [
+        "teamwork_sync",
+        "missive_sync",
+        "airtable_publish",
+        "attachments_download",
+        "reconcile",
+        "webhooks_check",
+        "checks",
+    ],
 )
 def test_jobs_run_in_one_process_and_have_an_end(name):
     job = defs.resolve_job_def(name)

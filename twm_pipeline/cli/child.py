@@ -32,6 +32,10 @@ SUMMED = (
     "updated",
     "removed",
     "calls",
+    "stored",
+    "skipped",
+    "failed",
+    "bytes",
 )
 """Figures of a materialization's interval; the others are states, of which the last one counts."""
 OF_THE_SOURCE = ("requests", "repeated_requests", "answers_429", "seconds", "waited_for_budget_seconds")

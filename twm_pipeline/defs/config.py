@@ -76,6 +76,15 @@ class PublishConfig(dg.Config):
     resume: bool = Field(default=False, description="Ask Airtable again after its monthly quota was used up")
 
 
+class AttachmentsConfig(dg.Config):
+    """How to download files. Without any of it: what is due, once."""
+
+    window_seconds: float = Field(
+        default=0.0, ge=0, le=86_400, description="How long to go on listening for new files; 0: once"
+    )
+    retry: bool = Field(default=False, description="Fetch files that failed again now")
+
+
 class ReconcileConfig(dg.Config):
     """How to sweep."""
 

@@ -1,8 +1,6 @@
 """The two tables in Airtable as assets, the job that publishes them, and the sensor that starts it."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import get_args
 
@@ -15,7 +13,7 @@ from twm_pipeline.defs.config import PublishConfig
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
-from twm_pipeline.defs.ledger import BUSY_SECONDS, QUIET_SECONDS
+from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import INTERVAL_SECONDS, LEAD_SECONDS
 from twm_pipeline.defs.windows import why_no_window, window_request
@@ -112,14 +110,20 @@ def _publish(
     def metadata(view: Key, figures: PublishReport) -> dict[str, int | float]:
         with window.engine.connect() as connection:
             records = count_published(connection, base, view)
-        return {"dagster/row_count": records, **_numbers(figures)}
+        numbers = {name: round(value, 3) for name, value in numbers_of(figures).items()}
+        return {"dagster/row_count": records, **numbers}
 
     def log(view: Key, figures: PublishReport) -> None:
         context.log_event(
             dg.AssetMaterialization(asset_key=["airtable", view], metadata=metadata(view, figures))
         )
 
-    ledger = PublishLedger(window.views, log=log)
+    ledger = ReportLedger(
+        window.views,
+        make=PublishReport,
+        changed=lambda report: bool(report.written or report.set_aside),
+        log=log,
+    )
 
     def wait(seconds: float) -> None:
         stop.sleep(seconds)
@@ -150,81 +154,6 @@ def _publish(
         dg.MaterializeResult(asset_key=["airtable", view], metadata=metadata(view, figures))
         for view, figures in ledger.close().items()
     ]
-
-
-def _numbers(report: PublishReport) -> dict[str, int | float]:
-    values = {item.name: getattr(report, item.name) for item in fields(report)}
-    return {name: round(value, 3) for name, value in values.items() if isinstance(value, int | float)}
-
-
-@dataclass
-class PublishLedger:
-    """Sums up what was published and says when a materialization is due (see `ledger.Ledger`).
-
-    Args:
-        views: The selected ones.
-        log: Writes the materialization of a view.
-        clock: Replaced by tests.
-    """
-
-    views: Iterable[Key]
-    log: Callable[[Key, PublishReport], None]
-    clock: Callable[[], float] = time.monotonic
-    _finished: dict[Key, PublishReport] = field(default_factory=dict)
-    _current: dict[Key, PublishReport] = field(default_factory=dict)
-    _logged: dict[Key, PublishReport] = field(default_factory=dict)
-    _logged_at: dict[Key, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for view in self.views:
-            self._finished[view], self._logged[view] = PublishReport(), PublishReport()
-            self._logged_at[view] = self.clock()
-
-    def note_commit(self, view: Key, report: PublishReport) -> None:
-        """Take over the figures of a look that goes on, and log what is due."""
-        self._current[view] = report
-        self.log_due()
-
-    def note_reports(self, reports: dict[Key, PublishReport]) -> None:
-        """Add the figures of a look that has ended, and log what is due."""
-        for view, report in reports.items():
-            self._finished[view] = _combined(self._finished[view], report)
-            self._current.pop(view, None)
-        self.log_due()
-
-    def log_due(self) -> None:
-        """Log the tables whose time has come: every few seconds while records change, else once a minute."""
-        for view, at in self._logged_at.items():
-            changed = self._pending(view).written or self._pending(view).set_aside
-            if self.clock() - at >= (BUSY_SECONDS if changed else QUIET_SECONDS):
-                self.log(view, self._close(view))
-
-    def log_changes(self) -> None:
-        """Log at once whatever has changed and is not logged yet."""
-        for view in self._logged_at:
-            if self._pending(view).written or self._pending(view).set_aside:
-                self.log(view, self._close(view))
-
-    def close(self) -> dict[Key, PublishReport]:
-        """Return the last interval of every table."""
-        return {view: self._close(view) for view in self._logged_at}
-
-    def _total(self, view: Key) -> PublishReport:
-        return _combined(self._finished[view], self._current.get(view, PublishReport()))
-
-    def _pending(self, view: Key) -> PublishReport:
-        return _combined(self._total(view), self._logged[view], sign=-1)
-
-    def _close(self, view: Key) -> PublishReport:
-        pending = self._pending(view)
-        self._logged[view], self._logged_at[view] = self._total(view), self.clock()
-        return pending
-
-
-def _combined(one: PublishReport, other: PublishReport, *, sign: int = 1) -> PublishReport:
-    """Return the figures of *one* plus (or minus) those of *other*."""
-    names = [item.name for item in fields(PublishReport) if item.name != "problems"]
-    return PublishReport(**{name: getattr(one, name) + sign * getattr(other, name) for name in names})
 
 
 @dg.sensor(

@@ -39,7 +39,13 @@ class Deployment:
         self, job: str, config: dict[str, Any] | None = None, **options: Any
     ) -> dg.ExecuteInProcessResult:
         """Run a job in this process; *config* is that of its only op."""
-        op = "sweep" if job == "reconcile" else job.replace("_sync", "_window").replace("_publish", "_window")
+        op = (
+            "sweep"
+            if job == "reconcile"
+            else job.replace("_sync", "_window")
+            .replace("_publish", "_window")
+            .replace("_download", "_window")
+        )
         result = defs.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             run_config={"ops": {op: {"config": config or {}}}},

@@ -8,7 +8,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from pydantic import SecretStr
 
 from twm_pipeline.definitions import defs
-from twm_pipeline.defs.publishing import PublishLedger
+from twm_pipeline.defs.report_ledger import ReportLedger
 from twm_pipeline.sync.publish import PublishReport
 from twm_pipeline_tests.defs.conftest import Deployment
 
@@ -113,8 +113,12 @@ def test_an_open_window_publishes_a_change_as_it_comes(published):
 def test_figures_of_a_ledger_add_up():
     now = [0.0]
     logged: list[tuple[str, int]] = []
-    ledger = PublishLedger(
-        ("tasks",), log=lambda view, report: logged.append((view, report.created)), clock=lambda: now[0]
+    ledger: ReportLedger[str, PublishReport] = ReportLedger(
+        ("tasks",),
+        make=PublishReport,
+        changed=lambda report: report.created > 0,
+        log=lambda view, report: logged.append((view, report.created)),
+        clock=lambda: now[0],
     )
 
     for second in range(1, 13):
