@@ -66,6 +66,17 @@ CHUNK_BYTES = 1 << 18
 
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
 
+MOST_WORDS = 200
+HIDDEN = "…"
+ADDRESS = re.compile(r"[^\s\"'<>(),;]+@[^\s\"'<>(),;]+")
+_QUOTATIONS = (
+    re.compile(r'".*"', re.DOTALL),
+    re.compile(r"(?<!\w)'.*'(?!\w)", re.DOTALL),
+    re.compile(r"`.*`", re.DOTALL),
+)
+_NAME = re.compile(r"[a-zA-Z_][\w.\[\]]{0,40}", re.ASCII)
+_TOKEN = re.compile(r"[\w-]{24,}")
+
 _NUL_OR_SURROGATE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -394,11 +405,29 @@ def _vendor_words(body: bytes) -> str | None:
     if not isinstance(data, dict):
         return None
     found = data.get("error", data.get("errors", data.get("message", data.get("MESSAGE"))))
+    if found is None:
+        return None
     if isinstance(found, list):
         found = found[0] if found else ""
     if isinstance(found, dict):
         found = found.get("message") or found.get("detail") or found.get("title") or ""
-    return str(found)[:200] if found is not None else None
+    return without_content(found)[:MOST_WORDS] if isinstance(found, str) else ""
+
+
+def without_content(words: str) -> str:
+    """Return *words* of a vendor without what may come from a record or a credential.
+
+    Quotations that are no mere name, addresses, and whatever is as long as a token are hidden. A quotation
+    may hold quotation marks itself: from the first to the last mark all is hidden.
+    """
+    for quotation in _QUOTATIONS:
+        words = quotation.sub(_hide_quotation, words)
+    return _TOKEN.sub(HIDDEN, ADDRESS.sub(HIDDEN, words))
+
+
+def _hide_quotation(found: re.Match[str]) -> str:
+    text = found[0]
+    return text if _NAME.fullmatch(text[1:-1]) else f"{text[0]}{HIDDEN}{text[-1]}"
 
 
 def date_of(response: requests.Response) -> datetime:

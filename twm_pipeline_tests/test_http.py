@@ -546,3 +546,38 @@ def test_whatever_was_sent_can_be_stored(value, escaped):
 def test_any_bytes_are_json_or_not(body):
     with contextlib.suppress(ValueError):
         decode(body)
+
+
+WORDS = {
+    "names": ('The parameter "page_size" is not allowed', 'The parameter "page_size" is not allowed'),
+    "a quotation": ('Cannot read message "Dear Mr Smith, it\'s late"', 'Cannot read message "…"'),
+    "quotations inside": ('Subject "He said "hello" to me" is too long', 'Subject "…" is too long'),
+    "single quotes": ("You don't see 'Dear Mr Smith'", "You don't see '…'"),
+    "an address": ("no user jo.smith+x@example.org (owner)", "no user … (owner)"),
+    "a token": ("key missive_pat-0123456789abcdefghij is revoked", "key … is revoked"),
+    "a secret path": (
+        f"https://x.example/hooks/missive/{'ab' * 32} times out",
+        "https://x.example/hooks/missive/… times out",
+    ),
+    "a row in place of words": ({"subject": "Dear Mr Smith"}, ""),
+    "rows in place of words": ([["Dear Mr Smith"]], ""),
+}
+
+
+@pytest.mark.parametrize(("said", "told"), WORDS.values(), ids=WORDS)
+def test_of_a_vendors_words_only_those_about_the_request_are_repeated(vendor, caller, said, told):
+    vendor.answers = [Answer(422, json.dumps({"error": said}).encode())]
+
+    with pytest.raises(RequestRefusedError) as caught:
+        caller.session.get("/x")
+
+    assert str(caught.value).removeprefix("Teamwork GET /x: 422").strip() == (repr(told) if told else "")
+
+
+def test_a_vendors_words_begin_no_line_and_steer_no_terminal(vendor, caller):
+    vendor.answers = [Answer(403, json.dumps({"message": "no\nCRITICAL \x1b[2Jyes"}).encode())]
+
+    with pytest.raises(AccessError) as caught:
+        caller.session.get("/")
+
+    assert str(caught.value).isprintable()

@@ -24,7 +24,7 @@ from twm_pipeline.errors import (
     SchemaChangedError,
     TwmError,
 )
-from twm_pipeline.http import decode
+from twm_pipeline.http import ADDRESS, HIDDEN, decode
 
 LONGEST_WORDS = 200
 LEAST_CELL = 3
@@ -33,9 +33,7 @@ LEAST_CELL = 3
 QUOTA = "PUBLIC_API_BILLING_LIMIT_EXCEEDED"
 
 _QUOTED = re.compile(r'"([^"]*)"')
-_ADDRESS = re.compile(r"[^\s\"'<>(),;]+@[^\s\"'<>(),;]+")
 _RECORD_PATH = re.compile(r"/rec[A-Za-z0-9]{14}(?:/|$)")
-_HIDDEN = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +162,9 @@ def redact(message: str, *, cells: Iterator[str], names: Collection[str]) -> str
     unknown = next((it for it in _QUOTED.finditer(message) if it[1] not in names), None)
     if unknown is not None:
         end = message.rindex('"')
-        message = f"{message[: unknown.start() + 1]}{_HIDDEN}{message[end:]}"
+        message = f"{message[: unknown.start() + 1]}{HIDDEN}{message[end:]}"
     for cell in sorted(
         {it for it in cells if len(it) >= LEAST_CELL and it not in names}, key=len, reverse=True
     ):
-        message = message.replace(cell, _HIDDEN)
-    return _ADDRESS.sub(_HIDDEN, message)[:LONGEST_WORDS]
+        message = message.replace(cell, HIDDEN)
+    return ADDRESS.sub(HIDDEN, message)[:LONGEST_WORDS]

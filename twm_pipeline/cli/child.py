@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from twm_pipeline import logs
 from twm_pipeline.definitions import defs
 
 SUMMED = (
@@ -133,6 +134,7 @@ def _first_line(data: Any) -> str:  # noqa: ANN401 - Dagster's own class is not 
 
 def main() -> None:
     """Read requests, run them, answer."""
+    logs.log_what_ends()
     requests = json.load(sys.stdin)
     with dg.DagsterInstance.get() as instance:
         for request in requests:

@@ -57,7 +57,9 @@ OPTIONS = {
     "log_rotation_age": "1d",
     "log_rotation_size": "0",
     "log_checkpoints": "off",
-    "log_min_error_statement": "panic",  # statements and rows may hold message bodies, so no log shows them
+    # Statements, rows and what a statement is refused for may hold message bodies, so no log shows them.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
 

@@ -19,6 +19,7 @@ from twm_pipeline.errors import (
     RetriableError,
     TwmError,
     WindowClosedError,
+    place_of,
 )
 from twm_pipeline.labels import load_categories
 from twm_pipeline.logs import about
@@ -399,7 +400,10 @@ class Window:
         """
         self._tell_drained(drain)
         if drain.failure is not None:
-            _note(self.engine, self.source, str(drain.failure))
+            failure = drain.failure
+            _note(
+                self.engine, self.source, str(failure) if isinstance(failure, TwmError) else place_of(failure)
+            )
             raise drain.failure
         if asked_from is None or time.monotonic() < asked_from or not drain.poll_wanted.is_set():
             return False
