@@ -155,7 +155,7 @@ def test_a_line_that_cannot_be_written_shows_nothing_of_its_arguments():
 
 
 def test_a_log_is_its_owners_own_and_is_put_aside_when_large(tmp_path):
-    path = tmp_path / "logs" / "runs.log"
+    path = tmp_path / "logs" / "twm.log"
     with open_log(path) as file:
         file.write("x" * (KEPT_LOG_BYTES + 1))
     with open_log(path) as file:

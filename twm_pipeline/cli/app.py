@@ -9,6 +9,7 @@ import warnings
 from types import FrameType
 from typing import Annotated, Any
 
+import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
@@ -67,8 +68,9 @@ def _verdict(error: BaseException) -> tuple[str, int]:
         return "Terminated; what is stored stays.", output.TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted; what is stored stays.", output.INTERRUPTED
-    if isinstance(error, DBAPIError):
-        return f"PostgreSQL refused a statement: {type(error.orig).__name__}.", output.FAILED
+    if isinstance(error, DBAPIError | psycopg.Error):
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        return f"PostgreSQL refused a statement: {type(cause).__name__}.", output.FAILED
     if not isinstance(error, TwmError):  # its text may hold a value of a row
         return (
             f"A defect of this program: {place_of(error)}. `twm --debug …` shows how it came.",

@@ -48,7 +48,8 @@ def environment(settings: Settings) -> dict[str, str]:
 def _home(settings: Settings) -> Path:
     """Return a home for Dagster with the project's `dagster.yaml`; it leaves folders of its own in there."""
     home = settings.twm_data_dir / "dagster" / "home"
-    home.mkdir(parents=True, exist_ok=True)
+    home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(exist_ok=True)
     draft = home / f"dagster.yaml.{os.getpid()}"
     shutil.copyfile(PROJECT_DIR / "dagster.yaml", draft)
     draft.replace(home / "dagster.yaml")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import dagster as dg
+import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.defs.lines import run_lines
@@ -29,7 +30,7 @@ FAILED_BY = "twm/failed_by"
 
 @contextmanager
 def as_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext | None = None) -> Iterator[None]:
-    """Raise `dagster.Failure` for every error inside; what the run logs meanwhile is in `runs.log` too.
+    """Raise `dagster.Failure` for every error inside; what the run logs meanwhile is in `twm.log` too.
 
     Args:
         context: Of the run that is to be tagged with the error's class.
@@ -54,7 +55,9 @@ def as_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext | None
 def _failure_of(error: Exception) -> dg.Failure:
     if isinstance(error, TwmError):
         return to_failure(error)
-    return _database_failure(error) if isinstance(error, DBAPIError) else _defect(error)
+    if isinstance(error, DBAPIError | psycopg.Error):
+        return _database_failure(error)
+    return _defect(error)
 
 
 def to_failure(error: TwmError) -> dg.Failure:
@@ -69,8 +72,8 @@ def to_failure(error: TwmError) -> dg.Failure:
     )
 
 
-def _database_failure(error: DBAPIError) -> dg.Failure:
-    cause = error.orig
+def _database_failure(error: DBAPIError | psycopg.Error) -> dg.Failure:
+    cause = error.orig if isinstance(error, DBAPIError) else error  # the latter: of COPY and what follows it
     metadata = {
         "error": dg.MetadataValue.text(type(cause).__name__),
         "sqlstate": dg.MetadataValue.text(str(getattr(cause, "sqlstate", None) or "none")),

@@ -11,7 +11,7 @@ import dagster as dg
 from twm_pipeline.logs import PACKAGE, Lines, about, open_log
 from twm_pipeline.settings import load_settings
 
-FILE_NAME = "runs.log"
+FILE_NAME = "twm.log"
 
 
 class _RunLines(Lines):
@@ -28,7 +28,7 @@ class _RunLines(Lines):
 
 @contextmanager
 def run_lines(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Iterator[None]:
-    """Write what this run logs in the block to `logs/runs.log` below `TWM_DATA_DIR` too."""
+    """Write what this run logs in the block to `logs/twm.log` below `TWM_DATA_DIR` too."""
     settings = load_settings()
     with ExitStack() as stack:
         stack.enter_context(about(run=context.run.run_id))

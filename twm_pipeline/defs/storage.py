@@ -173,4 +173,7 @@ def _one_at_a_time(engine: Engine) -> Iterator[None]:
 
 
 def _folder() -> Path:
-    return load_settings().twm_data_dir / "dagster"
+    """Return the folder of everything that Dagster keeps in files, which is its owner's own."""
+    folder = load_settings().twm_data_dir / "dagster"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 
 def lines_of(deployment) -> list[dict[str, str]]:
-    path = deployment.settings.twm_data_dir / "logs" / "runs.log"
+    path = deployment.settings.twm_data_dir / "logs" / "twm.log"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -52,4 +52,4 @@ def test_a_log_that_cannot_be_written_stops_no_run(deployment):
     result = deployment.run("teamwork_sync")
 
     assert result.success
-    assert "runs.log cannot be written" in deployment.lines(result)
+    assert "twm.log cannot be written" in deployment.lines(result)
