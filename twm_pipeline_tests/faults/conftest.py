@@ -14,6 +14,7 @@ from sqlalchemy import URL
 from twm_pipeline.db import open_engine
 from twm_pipeline.http import VendorSession
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
+from twm_pipeline_tests.faults.mortal import Nursery, open_nursery
 from twm_pipeline_tests.faults.world import World, settings_for
 
 READ_SECONDS = 0.5
@@ -46,3 +47,10 @@ def make_world(database: URL, tmp_path: Path) -> Iterator[Callable[..., World]]:
 def world(make_world: Callable[..., World]) -> World:
     """Return a small world that nothing was imported from yet."""
     return make_world()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Return what starts processes that do one pass."""
+    with open_nursery() as nursery:
+        yield nursery

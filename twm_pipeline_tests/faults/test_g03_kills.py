@@ -12,16 +12,13 @@ import random
 import signal
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from twm_pipeline_tests.faults import worker
-from twm_pipeline_tests.faults.mortal import LIVED, Nursery, nursery
+from twm_pipeline_tests.faults.mortal import LIVED, Nursery
 from twm_pipeline_tests.faults.wire import Said, Wire
-from twm_pipeline_tests.faults.world import World, wait_for_requests
+from twm_pipeline_tests.faults.world import World, dsn_secret, wait_for_requests
 
 WHOLE = "TWM_WHOLE_DATA" in os.environ
 KILLS = 10 if WHOLE else 4
@@ -49,13 +46,14 @@ class Reaper:
     """Kills the process at the other end of a wire at one of its statements.
 
     Args:
-        at: The number of the statement among those that count, from 0.
+        nursery: Whose process is at the other end.
         answered: Kill it when PostgreSQL has done what the statement says, and not before.
+        at: The number of the statement among those that count, from 0.
     """
 
-    at: int = -1
+    nursery: Nursery
     answered: bool = False
-    nursery: Nursery | None = None
+    at: int = -1
     died_at: str | None = None
     _count: int = 0
     _awaited: Said | None = None
@@ -94,7 +92,6 @@ class Reaper:
         return counts and (said.text == "COMMIT" or not self.answered)
 
     def _strike(self, said: Said) -> None:
-        assert self.nursery is not None
         if self.died_at is None:
             self.died_at = said.text
             self.nursery.kill()
@@ -114,34 +111,6 @@ def work(world: World, source: str, number: int) -> None:
     world.control.advance(SECONDS_BETWEEN)
 
 
-def assert_nothing_is_missing_below_the_checkpoints(world: World) -> None:
-    head = world.scalar("SELECT last_event_time FROM twm.checkpoints WHERE stream = 'tasks' AND feed = ''")
-    if head is not None:
-        stored = ids_in(world, "SELECT id FROM teamwork.tasks")
-        for row in world.control.truth("task"):
-            below = datetime.fromtimestamp(row["updated_at"], UTC) < head
-            assert row["id"] in stored or not below or row["deleted"] or not row["visible"]
-    head = world.scalar(
-        "SELECT to_timestamp((last_cursor ->> 'head')::float8) FROM twm.checkpoints WHERE source = 'missive'"
-        " AND feed = 'all' AND last_cursor -> 'gaps' = '[]'"
-    )
-    stored = ids_in(world, "SELECT id FROM missive.emails")
-    read = ids_in(
-        world, "SELECT id || ' ' || extract(epoch FROM children_read_at)::bigint FROM missive.conversations"
-    )
-    for row in world.control.truth("conversation"):
-        activity = datetime.fromtimestamp(row["last_activity_at"], UTC)
-        plain = row["visible"] and not (row["guest"] or row["trashed"] or row["junked"])
-        below = head is not None and activity < head
-        if plain and (below or f"{row['id']} {row['last_activity_at']}" in read):
-            assert set(row["message_ids"]) <= stored
-
-
-def ids_in(world: World, query: str) -> set[Any]:
-    with world.engine.connect() as connection:
-        return set(connection.exec_driver_sql(query).scalars())
-
-
 @pytest.fixture
 def world(make_world):
     return make_world(tasks=12, conversations=4)
@@ -149,27 +118,28 @@ def world(make_world):
 
 @pytest.mark.parametrize("answered", [False, True], ids=["unheard", "unanswered"])
 @pytest.mark.parametrize("source", ["teamwork", "missive"])
-def test_a_death_at_any_statement_leaves_rows_and_checkpoint_of_one_moment(world, database, source, answered):
+def test_a_death_at_any_statement_leaves_rows_and_checkpoint_of_one_moment(
+    world, database, nursery, source, answered
+):
     world.sync(source)
-    reaper = Reaper(answered=answered)
+    reaper = Reaper(nursery, answered=answered)
     wire = Wire(database, before=reaper.before, after=reaper.after)
     died_at: list[str] = []
 
     with wire.open() as url:
-        dsn = SecretStr(url.render_as_string(hide_password=False))
-        with nursery(world.settings.model_copy(update={"pg_dsn": dsn})) as reaper.nursery:
-            for number in itertools.count(step=1 if WHOLE or answered else STRIDE):
-                work(world, source, number)
-                reaper.aim(number)
-                reaper.nursery.start(source)
-                ended = reaper.nursery.ended()
-                wait_until_its_locks_are_free(world)
-                assert_nothing_is_missing_below_the_checkpoints(world)
-                if reaper.died_at is None:
-                    assert ended == LIVED
-                    break
-                assert ended == -signal.SIGKILL
-                died_at.append(reaper.died_at)
+        settings = world.settings.model_copy(update={"pg_dsn": dsn_secret(url)})
+        for number in itertools.count(step=1 if WHOLE or answered else STRIDE):
+            work(world, source, number)
+            reaper.aim(number)
+            nursery.start(settings, source)
+            ended = nursery.ended()
+            wait_until_its_locks_are_free(world)
+            world.assert_checkpoints_are_honest()
+            if reaper.died_at is None:
+                assert ended == LIVED
+                break
+            assert ended == -signal.SIGKILL
+            died_at.append(reaper.died_at)
 
     world.assert_true(source)  # after one pass that lived
     expected = {"COMMIT"} if answered else SEEN[source]
@@ -203,7 +173,7 @@ def test_a_process_killed_again_and_again_during_the_import_leaves_no_trace(make
         wait_for_requests(world.control, asked + chance.randint(1, 40))
         process.kill()
         process.communicate()
-        assert_nothing_is_missing_below_the_checkpoints(world)
+        world.assert_checkpoints_are_honest()
         world.control.random_changes(3, number)
     world.settle()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
 
 from twm_pipeline.errors import TwmError
@@ -92,6 +94,31 @@ class World:
         found = self.differences(*sources)
         assert not found, "\n".join([f"{len(found)} differences", *found[:SHOWN]])
 
+    def assert_checkpoints_are_honest(self) -> None:
+        """Require that nothing is missing below a checkpoint, or of a conversation that counts as read."""
+        head = self.scalar("SELECT last_event_time FROM twm.checkpoints WHERE stream = 'tasks' AND feed = ''")
+        stored = self.column("SELECT id FROM teamwork.tasks")
+        for row in self.control.truth("task"):
+            below = head is not None and datetime.fromtimestamp(row["updated_at"], UTC) < head
+            assert row["id"] in stored or not below or row["deleted"] or not row["visible"], row["id"]
+        head = self.scalar(
+            "SELECT last_event_time FROM twm.checkpoints WHERE stream = 'conversations' AND feed = 'all'"
+            " AND last_cursor -> 'gaps' = '[]'"
+        )
+        stored = self.column("SELECT id FROM missive.emails")
+        read = self.column(
+            "SELECT id || ' ' || extract(epoch FROM children_read_at) FROM missive.conversations"
+        )
+        for row in self.control.truth("conversation"):
+            below = head is not None and datetime.fromtimestamp(row["last_activity_at"], UTC) < head
+            if is_plain(row) and (below or f"{row['id']} {row['last_activity_at']}.000000" in read):
+                assert set(row["message_ids"]) <= stored, row["id"]
+
+    def column(self, query: str) -> set[Any]:
+        """Return the values of a query with one column."""
+        with self.engine.connect() as connection:
+            return set(connection.execute(text(query)).scalars())
+
     def versions(self) -> dict[str, list[Any]]:
         """Return the place and writer of every row: equal means that nothing was rewritten."""
         with self.engine.connect() as connection:
@@ -120,6 +147,21 @@ def wait_for_requests(control: SandboxControl, count: int) -> None:
         silent = silent + 1 if now == last else 0
         last = now
         never.wait(TICK_SECONDS)
+
+
+def is_living(row: dict[str, Any]) -> bool:
+    """Return whether a task exists and can be read."""
+    return bool(row["visible"] and not row["deleted"])
+
+
+def is_plain(row: dict[str, Any]) -> bool:
+    """Return whether a conversation is in no other mailbox than people's own."""
+    return bool(row["visible"] and not (row["guest"] or row["trashed"] or row["junked"]))
+
+
+def dsn_secret(url: URL) -> SecretStr:
+    """Return the address of a database as a setting."""
+    return SecretStr(url.render_as_string(hide_password=False))
 
 
 def dsn_of(url: URL) -> str:
