@@ -236,6 +236,7 @@ def test_doctor_finds_a_sound_deployment_sound(twm, box):
         "missive": "ok",
         "airtable": "off",
         "categories": "off",
+        "attachments": "ok",
         "room": "ok",
         "dagster": "ok",
     }
@@ -499,3 +500,47 @@ def test_a_sandbox_of_an_older_version_gets_a_receiver_and_stays_as_it_is(tmp_pa
     assert (place["port"], place["anchor"]) == (4711, "2026-01-01T00:00:00+00:00")
     assert place["receiver_port"] not in (None, 4711)
     assert remembered_place(settings) == place
+
+
+def test_attachments_are_downloaded_listed_and_counted(twm, box, monkeypatch):
+    monkeypatch.setenv("ATTACHMENTS_RESERVE_MEGABYTES", "0")
+    made = box.control.receive_mail(
+        attachments=[{"filename": "a\x1b[2J.pdf", "media_type": "application", "sub_type": "pdf", "size": 9}]
+    )
+    [mail] = [row for row in box.control.truth("message") if row["id"] == made["message_id"]]
+    file_id = mail["attachments"][0]["id"]
+    box.control.set_file_fault("gone", file_id)
+    assert twm("sync", "missive").code == OK
+
+    answer = twm("attachments", "download", "--json")
+
+    figures = answer.json["reports"][0]["streams"]["attachments"]
+    listed = twm("attachments", "list", "--json").json
+    assert answer.code == OK
+    assert figures["failed"] == listed["counts"]["failed"] == 1
+    assert figures["stored"] == listed["counts"]["stored"] > 0
+    assert "answers 404" in twm("attachments", "list").out
+    assert "\x1b" not in twm("attachments", "list").out
+    assert "1 failed (twm attachments list)" in twm("status").out
+
+    box.control.set_file_fault(None, file_id)
+    assert "1 files stored" in twm("attachments", "retry").out
+    assert twm("attachments", "list", "--json").json["failed"] == []
+
+
+def test_attachments_that_are_switched_off_are_a_setting_to_be_changed(twm, box, monkeypatch):
+    monkeypatch.setenv("ATTACHMENTS_DOWNLOAD", "false")
+
+    assert twm("attachments", "download").code == TO_BE_CHANGED
+    findings = {item["name"]: item["verdict"] for item in twm("doctor", "--json").json["findings"]}
+    assert findings["attachments"] == "off"
+
+
+def test_doctor_says_when_nothing_can_be_put_into_the_attachment_store(twm, box, monkeypatch, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setenv("ATTACHMENTS_URL", str(tmp_path / "taken"))
+
+    findings = {item["name"]: item for item in twm("doctor", "--json").json["findings"]}
+
+    assert findings["attachments"]["verdict"] == "wrong"
+    assert str(tmp_path / "taken") in findings["attachments"]["text"]

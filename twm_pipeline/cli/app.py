@@ -17,6 +17,7 @@ from typer.exceptions import TyperException
 
 from twm_pipeline import logs
 from twm_pipeline.cli import (
+    attachments,
     backup,
     check,
     doctor,
@@ -109,7 +110,21 @@ def root(
         warnings.simplefilter("ignore")
 
 
-for module in (init, up, sync, status, check, queue, webhooks, doctor, upkeep, backup, receiver, sandbox):
+for module in (
+    init,
+    up,
+    sync,
+    status,
+    check,
+    queue,
+    attachments,
+    webhooks,
+    doctor,
+    upkeep,
+    backup,
+    receiver,
+    sandbox,
+):
     module.register(app)
 
 

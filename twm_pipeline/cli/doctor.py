@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from twm_pipeline.attachments import open_store
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import embedded_while_needed, opened_mirror
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
@@ -132,7 +133,7 @@ def _probe_all(settings: Settings) -> list[Answer]:
 
 def examine(settings: Settings) -> list[Finding]:
     """Return the findings; what needs the mirror is left out where there is none."""
-    findings = [_categories(settings), _room(settings)]
+    findings = [_categories(settings), _attachments(settings), _room(settings)]
     try:
         engine = connect_database(settings)
     except TwmError as error:
@@ -251,6 +252,17 @@ def _categories(settings: Settings) -> Finding:
     if not path.exists():
         return Finding("categories", "off", f"no file {path}; the views have no category columns")
     return Finding("categories", "ok", f"{len(categories)} in {path}")
+
+
+def _attachments(settings: Settings) -> Finding:
+    """Return whether a file can be put into the store, read and removed."""
+    if not settings.attachments_download:
+        return Finding("attachments", "off", "ATTACHMENTS_DOWNLOAD is false; files are not downloaded")
+    try:
+        open_store(settings).probe()
+    except TwmError as error:
+        return Finding("attachments", "wrong", f"{settings.attachments_store}: {error}")
+    return Finding("attachments", "ok", f"files can be put into {settings.attachments_store}")
 
 
 def _room(settings: Settings) -> Finding:

@@ -14,6 +14,7 @@ from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.output import print_table, say, span
 from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
 from twm_pipeline.db import embedded_server
+from twm_pipeline.mirror.attachments import read_attachments
 from twm_pipeline.mirror.status import read_publishing, read_status
 from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings, load_settings
@@ -51,6 +52,9 @@ def status(
     for source in sources:
         if source["configured"] or source["account"]:
             _show(source)
+    if any(found["attachments"][state] for state in ("stored", "pending", "skipped", "failed")):
+        say(attachments_line(found["attachments"], found["attachments"]["store"]))
+        say("")
     if "airtable" in found:
         _show_airtable(found["airtable"])
     _show_database(found["database"])
@@ -80,9 +84,19 @@ def collect(settings: Settings) -> Json:
             for source in SOURCES
         ]
         found: Json = {"sources": sources, "database": _database(settings, engine.url)}
+        found["attachments"] = {**read_attachments(connection), "store": settings.attachments_store}
         if settings.publishes and settings.can_publish:
             found["airtable"] = read_publishing(connection, str(settings.airtable_base_id))
         return found
+
+
+def attachments_line(counts: Json, store: str) -> str:
+    """Return how many files of messages are in which state."""
+    words = (
+        f"{counts['stored']:,} stored ({counts['stored_bytes'] / 1e6:,.1f} MB), {counts['pending']:,} waiting"
+    )
+    failed = f"{counts['failed']:,} failed" + (" (twm attachments list)" if counts["failed"] else "")
+    return f"ATTACHMENTS  {words}, {counts['skipped']:,} left out, {failed} · {store}"
 
 
 def _spool(settings: Settings, source: Source) -> Json:
