@@ -10,7 +10,12 @@ from twm_pipeline.defs.attachments import attachments_asset, attachments_downloa
 from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
-from twm_pipeline.defs.publishing import airtable_assets, airtable_publish, airtable_publish_sensor
+from twm_pipeline.defs.publishing import (
+    airtable_assets,
+    airtable_check_schedule,
+    airtable_publish,
+    airtable_publish_sensor,
+)
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.defs.schedules import nightly_reconcile, poll_schedule
 from twm_pipeline.defs.sensors import spool_sensor
@@ -27,6 +32,7 @@ defs = dg.Definitions(
     schedules=[
         *(poll_schedule(source) for source in SOURCES),
         nightly_reconcile,
+        airtable_check_schedule,
         webhooks_check_schedule,
         checks_schedule,
     ],

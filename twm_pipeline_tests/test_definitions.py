@@ -100,6 +100,7 @@ def test_jobs_and_schedules_have_their_names():
         "teamwork_poll_schedule": "RUNNING",
         "missive_poll_schedule": "RUNNING",
         "nightly_reconcile_schedule": "RUNNING",
+        "airtable_check_schedule": "RUNNING",
         "webhooks_check_schedule": "RUNNING",
         "checks_schedule": "RUNNING",
     }

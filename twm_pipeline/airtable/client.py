@@ -69,8 +69,7 @@ class AirtableClient:
 
     Args:
         settings: Token, base and addresses.
-        budget: The base's budget, entered; its `usage` counts the calls.
-        should_stop: Called between attempts; raises when the window is over.
+        budget: The base's budget, entered.
         sleep: Replaced by tests.
 
     Raises:
@@ -82,7 +81,6 @@ class AirtableClient:
         settings: Settings,
         budget: Budget,
         *,
-        should_stop: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         from pyairtable import Api  # noqa: PLC0415 - takes a quarter of a second, which other runs are spared
@@ -91,9 +89,7 @@ class AirtableClient:
         if token is None or base_id is None:
             msg = "Airtable is switched off: set AIRTABLE_API_KEY and AIRTABLE_BASE_ID in .env."
             raise ConfigError(msg)
-        self.pace = Pace(
-            budget=budget, time_scale=settings.budget_time_scale, should_stop=should_stop, sleep=sleep
-        )
+        self.pace = Pace(budget=budget, time_scale=settings.budget_time_scale, sleep=sleep)
         secret = token.get_secret_value()
         self._api = Api(
             secret,

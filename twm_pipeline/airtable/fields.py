@@ -19,7 +19,11 @@ Key = Literal["tasks", "emails"]
 Form = Literal["text", "list", "json", "number", "checkbox", "instant", "attachments"]
 Options = Mapping[str, Any]
 
+UTC_NAMES = {"UTC", "Etc/UTC", "Zulu", "Etc/Zulu", "UCT", "Etc/UCT", "Universal", "Etc/Universal"}
+"""Of a zone that Airtable calls `utc`."""
 KEYS: tuple[Key, ...] = ("tasks", "emails")
+ATTACHMENTS = "Attachments"
+"""The field that holds the files of e-mails, which travel apart from the other cells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ class FieldSpec:
         column: The view's column.
         member: The member of a JSON column that is meant; None: all of it.
         options: What Airtable needs to make it.
-        fallback: Options for plans that refuse the others.
+        fallbacks: Options to try, one after the other, where Airtable refuses the others.
         retired: A category that is no more: never made, emptied where it is known.
     """
 
@@ -43,7 +47,7 @@ class FieldSpec:
     column: str
     member: str | None = None
     options: Options | None = None
-    fallback: Options | None = None
+    fallbacks: tuple[Options, ...] = ()
     retired: bool = False
 
 
@@ -72,11 +76,6 @@ class TableSpec:
     def key_field(self) -> FieldSpec:
         """The field that holds the vendor's id."""
         return self.fields[0]
-
-    @property
-    def attachments_field(self) -> FieldSpec | None:
-        """The field that holds files, which travel apart from the other cells."""
-        return next((field for field in self.fields if field.form == "attachments"), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +141,8 @@ def specs(
     if fold(names["tasks"]) == fold(names["emails"]):
         msg = "AIRTABLE_TASKS_TABLE and AIRTABLE_EMAILS_TABLE name the same table; give them different names"
         raise ConfigError(msg)
-    fields = {"tasks": _task_fields(settings.timezone), "emails": _email_fields(settings.timezone)}
+    zone = "utc" if settings.timezone in UTC_NAMES else settings.timezone
+    fields = {"tasks": _task_fields(zone), "emails": _email_fields(zone)}
     return {
         key: TableSpec(
             key=key,
@@ -204,8 +204,13 @@ def _number(name: str, column: str) -> FieldSpec:
 
 
 def _instant(name: str, column: str, zone: str) -> FieldSpec:
+    """Return a field; its zone only says how Airtable shows it, which has no name for every zone there is."""
     options = {"dateFormat": {"name": "iso"}, "timeFormat": {"name": "24hour"}, "timeZone": zone}
-    return FieldSpec(name=name, type="dateTime", form="instant", column=column, options=options)
+    # Shown in UTC as the very last resort: nobody is to lose the zone because the plan refuses a colour.
+    fallbacks = (options, {**options, "timeZone": "utc"})
+    return FieldSpec(
+        name=name, type="dateTime", form="instant", column=column, options=options, fallbacks=fallbacks
+    )
 
 
 _PLAIN_CHECKBOX = {"icon": "check", "color": "greenBright"}  # the only pair that Airtable's Free plan takes
@@ -218,7 +223,7 @@ def _checkbox(name: str, column: str, *, color: str = "greenBright") -> FieldSpe
         form="checkbox",
         column=column,
         options={"icon": "check", "color": color},
-        fallback=None if color == _PLAIN_CHECKBOX["color"] else _PLAIN_CHECKBOX,
+        fallbacks=(_PLAIN_CHECKBOX,),
     )
 
 
@@ -282,7 +287,7 @@ def _email_fields(zone: str) -> tuple[FieldSpec, ...]:
         _checkbox("Draft", "draft", color="yellowBright"),
         _checkbox("Deleted", "deleted"),
         _json("Source Links", "source_links"),
-        FieldSpec(name="Attachments", type="multipleAttachments", form="attachments", column="attachments"),
+        FieldSpec(name=ATTACHMENTS, type="multipleAttachments", form="attachments", column="attachments"),
         _link("URL", "source_links", "missive"),
         _list("Assignees", "assignees"),
         _line("Team", "team"),

@@ -122,7 +122,8 @@ def to_error(status: int, refusal: Refusal, asked: Asked, *, names: Collection[s
     """
     said = f"{refusal.type} {redact(refusal.message, cells=asked.cells(), names=names)}".strip()
     kind, advice = _reaction(status, refusal.type, names_records=asked.names_records)
-    return kind(f"{asked.words}: {status} {said}" + (f". {advice}" if advice else ""))
+    words = f"{asked.words}: {status} {said}"
+    return kind(f"{words.removesuffix('.')}. {advice}" if advice else words)
 
 
 def _reaction(status: int, kind: str, *, names_records: bool) -> tuple[type[TwmError], str]:

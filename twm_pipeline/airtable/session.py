@@ -70,7 +70,7 @@ class Pace:
     Args:
         budget: The base's budget, entered.
         time_scale: How much faster than documented waits are.
-        should_stop: Called between attempts; raises when the window is over.
+        before_attempt: Called before every attempt; raises when none may be made.
         sleep: Replaced by tests.
         fresh: Whether what follows serves fresh changes (see `Budget.draw`).
         names: Names of tables and fields, the only quotations that errors repeat.
@@ -78,7 +78,7 @@ class Pace:
 
     budget: Budget
     time_scale: float = 1.0
-    should_stop: Callable[[], None] = lambda: None
+    before_attempt: Callable[[], None] = lambda: None
     sleep: Callable[[float], None] = time.sleep
     fresh: bool = True
     names: set[str] = field(default_factory=set)
@@ -124,7 +124,7 @@ class AirtableSession(requests.Session):
         for attempt in Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=lambda state: self._wait(state, writes=method != "GET"),
-            sleep=self._pause,
+            sleep=self.pace.sleep,
             retry=retry_if_exception_type(retried),
             before_sleep=_note_retry,
             reraise=True,
@@ -142,13 +142,10 @@ class AirtableSession(requests.Session):
         asked = error.retry_after if isinstance(error, RetriableError) else None
         return min(max(backoff, asked or 0.0), LONGEST_PAUSE_SECONDS)
 
-    def _pause(self, seconds: float) -> None:
-        self.pace.should_stop()
-        self.pace.sleep(seconds)
-
     def _attempt(
         self, request: requests.PreparedRequest, words: str, kwargs: dict[str, Any]
     ) -> requests.Response:
+        self.pace.before_attempt()
         budget = self.pace.budget
         permit = budget.draw(fresh=self.pace.fresh)
         started = time.monotonic()

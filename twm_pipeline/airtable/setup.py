@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from twm_pipeline.airtable.fields import FieldSpec, FoundField, FoundTable, Key, Layout, TableSpec, fold
 from twm_pipeline.errors import AccessError, ConfigError, RequestRefusedError, UnansweredError
 
 if TYPE_CHECKING:
     from twm_pipeline.airtable.client import Whoami
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -245,30 +248,45 @@ def _made(action: CreateTable, table: FoundTable) -> dict[str, str]:
 
 
 def _create_table(client: Schema, action: CreateTable) -> FoundTable:
-    def create(*, plain: bool) -> FoundTable:
-        fields = [_payload(field, plain=plain) for field in action.fields]
+    def create(level: int) -> FoundTable:
+        fields = [_payload(field, level=level) for field in action.fields]
         return client.create_table(action.name, description=action.description, fields=fields)
 
-    try:
-        return create(plain=False)
-    except RequestRefusedError:
-        if all(field.fallback is None for field in action.fields):
-            raise
-        return create(plain=True)
+    return _with_fallbacks(create, action.fields)
 
 
 def _create_field(client: Schema, action: CreateField) -> FoundField:
+    return _with_fallbacks(
+        lambda level: client.create_field(action.table_id, _payload(action.field, level=level)),
+        [action.field],
+    )
+
+
+def _with_fallbacks(create: Callable[[int], T], fields: Sequence[FieldSpec]) -> T:
+    """Make something with the options that are wanted, or with the first ones that Airtable takes.
+
+    Raises:
+        RequestRefusedError: With the words that it had for what is wanted.
+    """
+    payloads = [[_payload(field, level=level) for field in fields] for level in range(_levels(fields))]
+    levels = [level for level, it in enumerate(payloads) if it not in payloads[:level]]
     try:
-        return client.create_field(action.table_id, _payload(action.field, plain=False))
-    except RequestRefusedError:
-        if action.field.fallback is None:
-            raise
-        return client.create_field(action.table_id, _payload(action.field, plain=True))
+        return create(0)
+    except RequestRefusedError as error:
+        for level in levels[1:]:
+            with suppress(RequestRefusedError):
+                return create(level)
+        raise error from None
 
 
-def _payload(field: FieldSpec, *, plain: bool) -> dict[str, Any]:
-    """Return a field for the meta API; *plain*: as every plan of Airtable takes it."""
-    options = field.fallback if plain and field.fallback is not None else field.options
+def _levels(fields: Sequence[FieldSpec]) -> int:
+    return 1 + max((len(field.fallbacks) for field in fields), default=0)
+
+
+def _payload(field: FieldSpec, *, level: int) -> dict[str, Any]:
+    """Return a field for the meta API, with its options or those of a fallback; the last one stays."""
+    choices = (field.options, *field.fallbacks)
+    options = choices[min(level, len(choices) - 1)]
     head = {"name": field.name, "type": field.type}
     return {**head, "options": dict(options)} if options is not None else head
 

@@ -32,6 +32,7 @@ SUMMED = (
     "created",
     "updated",
     "removed",
+    "files",
     "calls",
     "stored",
     "skipped",
@@ -60,7 +61,8 @@ def run(instance: dg.DagsterInstance, request: dict[str, Any]) -> dict[str, Any]
         "status": run.status.value if run else "UNKNOWN",
         "success": result.success,
         "reports": _reports(events),
-        "sweeps": _sweeps(events),
+        "sweeps": _observed(events, by="dry_run"),
+        "looks": _observed(events, by="checked"),
         "error": _error(events),
     }
 
@@ -75,10 +77,14 @@ def _reports(events: list[dg.DagsterEvent]) -> list[dict[str, Any]]:
             _add(streams[source, stream], {k: _plain(v) for k, v in materialization.metadata.items()})
     sources: dict[str, dict[str, Any]] = {}
     for (source, stream), figures in sorted(streams.items()):
-        # Each stream's requests are those of the whole source in its own intervals: their sums agree.
-        shared = {name: figures.pop(name, 0) for name in OF_THE_SOURCE}
-        report = sources.setdefault(source, {"source": source, **shared, "streams": {}})
+        traffic = {name: figures.pop(name, 0) for name in OF_THE_SOURCE}
+        traffic["requests"] = figures.get("calls", traffic["requests"])
+        report = sources.setdefault(source, {"source": source, "streams": {}})
         report["streams"][stream] = figures
+        # Each stream's requests are those of the whole source in its own intervals: their sums agree.
+        # Airtable's tables are published one after the other, each by calls of its own.
+        before = report if source == "airtable" else {}
+        report |= {name: round(before.get(name, 0) + value, 3) for name, value in traffic.items()}
     return list(sources.values())
 
 
@@ -97,8 +103,8 @@ def _add(figures: dict[str, Any], metadata: dict[str, Any]) -> None:
             figures[name] = value
 
 
-def _sweeps(events: list[dg.DagsterEvent]) -> list[dict[str, Any]]:
-    """Return what complete sweeps found, per source."""
+def _observed(events: list[dg.DagsterEvent], *, by: str) -> list[dict[str, Any]]:
+    """Return the observations that have a figure of this name, with the asset they are about."""
     observations = [
         event.asset_observation_data.asset_observation
         for event in events
@@ -107,10 +113,11 @@ def _sweeps(events: list[dg.DagsterEvent]) -> list[dict[str, Any]]:
     return [
         {
             "source": observation.asset_key.path[0],
+            "stream": observation.asset_key.path[-1],
             **{name: value.value for name, value in observation.metadata.items()},
         }
         for observation in observations
-        if "dry_run" in observation.metadata
+        if by in observation.metadata
     ]
 
 

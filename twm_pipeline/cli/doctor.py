@@ -30,6 +30,7 @@ from twm_pipeline.sources.teamwork import TeamworkSource
 from twm_pipeline.sync.engine import configured_sources, open_pass
 from twm_pipeline.sync.probe import Answer
 from twm_pipeline.sync.probe import probe as ask_openly
+from twm_pipeline.sync.publish import why_stopped
 from twm_pipeline.sync.publishing import examine_base
 
 OLDEST_POSTGRESQL = 14
@@ -206,6 +207,10 @@ def examine_airtable(engine: Engine, settings: Settings) -> Finding:
         return Finding("airtable", "off", "DB_BACKEND is postgres; `both` publishes the mirror to Airtable")
     if not settings.can_publish:
         return Finding("airtable", "off", "AIRTABLE_API_KEY and AIRTABLE_BASE_ID are not both set")
+    with engine.connect() as connection:
+        stopped = why_stopped(connection, settings)
+    if stopped is not None:
+        return Finding("airtable", "wrong", stopped)
     try:
         access = examine_base(engine, settings)
     except TwmError as error:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
@@ -20,6 +20,7 @@ from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.drain import spool_of
 from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.publish import why_stopped
 from twm_pipeline.sync.window import holds_window
 
 HELP = """Show rows, checkpoints, lag, deliveries, set-aside records, budgets and last errors of each source.
@@ -86,8 +87,14 @@ def collect(settings: Settings) -> Json:
         found: Json = {"sources": sources, "database": _database(settings, engine.url)}
         found["attachments"] = {**read_attachments(connection), "store": settings.attachments_store}
         if settings.publishes and settings.can_publish:
-            found["airtable"] = read_publishing(connection, str(settings.airtable_base_id))
+            found["airtable"] = _airtable(connection, settings)
         return found
+
+
+def _airtable(connection: Connection, settings: Settings) -> Json:
+    """Return what is published, and why no more is."""
+    found = read_publishing(connection, str(settings.airtable_base_id))
+    return {**found, "stopped": why_stopped(connection, settings)}
 
 
 def attachments_line(counts: Json, store: str) -> str:
@@ -130,11 +137,14 @@ def _show_spool(spool: Json) -> None:
 
 
 def _show_airtable(found: Json) -> None:
-    used_up = " · THE MONTHLY QUOTA IS USED UP" if found["exhausted"] else ""
-    say(f"AIRTABLE  {found['base']} · {found['calls']:,} calls this month{used_up}")
-    columns = ("  table", "records", "changes waiting", "last published", "compared")
-    names = ("view", "records", "waiting", "published_at", "compared_at")
+    say(f"AIRTABLE  {found['base']} · {found['calls']:,} calls this month")
+    if found["stopped"]:
+        output.complain(f"  {found['stopped']}")
+    columns = ("  table", "rows", "records", "changes waiting", "last published", "compared", "looked at")
+    names = ("view", "rows", "records", "waiting", "published_at", "compared_at", "checked_at")
     print_table("", columns, _indented([tuple(view[name] for name in names) for view in found["views"]]))
+    if found["files_waiting"]:
+        say(f"  Files of {found['files_waiting']:,} e-mails are still to be sent")
     say("")
     _show_set_aside(found["set_aside"])
 

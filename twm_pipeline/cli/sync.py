@@ -16,9 +16,13 @@ from twm_pipeline.sync.engine import configured_sources
 LONGEST_RUN_SECONDS = 7 * 86_400
 """A first import takes as long as the vendor's budget makes it; nobody is to end it halfway."""
 
-PUBLISHED = ("compared", "created", "updated", "removed", "set_aside", "calls")
+PUBLISHED = ("compared", "created", "updated", "removed", "set_aside", "files", "calls")
+LOOKED_AT = ("rows", "records", "checked", "missing", "different")
 
 HELP = """Read what changed, now: one pass of each source, until nothing is left; then publish what differs.
+
+With --check or --check-all what is gone from Airtable, or was changed there, is written again; no vendor is
+asked for it. --full looks at all of Airtable too.
 
 Examples: twm sync · twm sync teamwork --since 01.03.2025 · twm sync missive --full --json · twm sync airtable
 """
@@ -29,7 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("sync", help=HELP)(sync)
 
 
-def sync(
+def sync(  # noqa: PLR0913 - each is an option of the command
     sources: Annotated[
         list[str] | None, typer.Argument(help="teamwork, missive, airtable; all of them if none is named.")
     ] = None,
@@ -39,6 +43,12 @@ def sync(
         typer.Option(metavar="DATE", help="Read again what changed since, such as 31.12.2024."),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Read everything again from the beginning.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at some of Airtable's records too, others each time.")
+    ] = False,
+    check_all: Annotated[
+        bool, typer.Option("--check-all", help="Look at all of Airtable's records too, a hundred a call.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Read what changed, now."""
@@ -48,10 +58,15 @@ def sync(
         parse_since(since)
     settings = load_settings()
     publish = publishes(settings, sources)
+    if (check or check_all) and not publish:
+        raise typer.BadParameter("--check and --check-all go with airtable, where it is set up")
+    look = "whole" if check_all or full else "sample" if check else None
     named = [name for name in sources or [] if name != "airtable"]
     chosen = choose_sources(settings, named) if named or not sources else []
     requests = [request(source, since=since, full=full) for source in chosen]
-    results = run_jobs(settings, requests + ([publish_request(resume=bool(sources))] if publish else []))
+    if publish:
+        requests.append(publish_request(resume=bool(sources), check=look))
+    results = run_jobs(settings, requests)
     if as_json:
         output.print_json(results)
     else:
@@ -72,11 +87,19 @@ def request(source: Source, *, since: str | None = None, full: bool = False) -> 
     }
 
 
-def publish_request(*, resume: bool = False) -> Json:
-    """Return the run that publishes what differs; *resume*: also after the monthly quota was used up."""
+def publish_request(*, resume: bool = False, check: str | None = None) -> Json:
+    """Return the run that publishes what differs.
+
+    Args:
+        resume: Also after the monthly quota was used up.
+        check: Look at the base as well: at a `sample`, or at the `whole`.
+    """
+    config: Json = {"resume": resume}
+    if check is not None:
+        config["check"] = check
     return {
         "job": "airtable_publish",
-        "run_config": {"ops": {"airtable_window": {"config": {"resume": resume}}}},
+        "run_config": {"ops": {"airtable_window": {"config": config}}},
         "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
     }
 
@@ -165,4 +188,17 @@ def _show_published(results: list[Json]) -> None:
     if rows:
         columns = ("table", "records now", *(name.replace("_", " ") for name in PUBLISHED))
         output.print_table("Published", columns, rows)
+        output.say("")
+    looks = [
+        (
+            f"airtable/{look['stream']}",
+            look["how"],
+            *(look.get(name) for name in LOOKED_AT),
+            len(look["doubled"]),
+        )
+        for result in results
+        for look in result["looks"]
+    ]
+    if looks:
+        output.print_table("Looked at", ("table", "how", *LOOKED_AT, "doubled keys"), looks)
         output.say("")

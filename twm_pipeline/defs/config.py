@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import date, datetime
+from typing import cast, get_args
 
 import dagster as dg
 from pydantic import Field
@@ -14,6 +15,7 @@ from twm_pipeline.mirror.tables import STREAMS
 from twm_pipeline.records import Source
 from twm_pipeline.settings import parse_since
 from twm_pipeline.sync.engine import PassOptions
+from twm_pipeline.sync.publish_check import How
 
 MOST_IDS = 1000
 _ID_FORMS: dict[Source, re.Pattern[str]] = {
@@ -74,6 +76,22 @@ class PublishConfig(dg.Config):
         default=0.0, ge=0, le=86_400, description="How long to go on listening for changes; 0: once"
     )
     resume: bool = Field(default=False, description="Ask Airtable again after its monthly quota was used up")
+    check: str | None = Field(
+        default=None,
+        description="Look whether the base still holds what was published, and write again what does not:"
+        " `sample` (a hundred records of each table, others each time) or `whole`",
+    )
+
+    def to_check(self) -> How | None:
+        """Return at what to look.
+
+        Raises:
+            ConfigError: If it is none of those.
+        """
+        if self.check is None or self.check in get_args(How):
+            return cast("How | None", self.check)
+        msg = f"`check`: {self.check!r} is neither `sample` nor `whole`."
+        raise ConfigError(msg)
 
 
 class AttachmentsConfig(dg.Config):

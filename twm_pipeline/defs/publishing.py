@@ -1,8 +1,9 @@
-"""The two tables in Airtable as assets, the job that publishes them, and the sensor that starts it."""
+"""The two tables in Airtable as assets, the job that publishes them, and what starts it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import get_args
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 from sqlalchemy import Connection, text
@@ -16,12 +17,13 @@ from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import INTERVAL_SECONDS, LEAD_SECONDS
-from twm_pipeline.defs.windows import why_no_window, window_request
-from twm_pipeline.errors import TwmError, WindowClosedError
+from twm_pipeline.defs.windows import runs_of, why_no_window, why_not, window_request
+from twm_pipeline.errors import ConfigError, TwmError, WindowClosedError
 from twm_pipeline.mirror.changelog import count_changes
-from twm_pipeline.mirror.published import count_published, load_publication, month_of_calls
+from twm_pipeline.mirror.published import count_published, load_publication
 from twm_pipeline.settings import Settings, load_settings
-from twm_pipeline.sync.publish import PublishReport
+from twm_pipeline.sync.publish import PublishReport, why_stopped
+from twm_pipeline.sync.publish_check import How
 from twm_pipeline.sync.publishing import PublishWindow
 
 _SOURCES: dict[Key, tuple[str, ...]] = {
@@ -34,6 +36,9 @@ _DESCRIPTIONS: dict[Key, str] = {
 }
 FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
 """Where nothing changes nothing is published; everything is compared once a night."""
+CHECKS = {"twm/check": "airtable"}
+"""Tag of the nightly runs that look at the base: they do not wait for a window's end, its holder looks."""
+SUNDAY = 7
 _HOW = " Only rows that differ from what was last published are sent, ten a call, within five calls a second."
 
 
@@ -87,6 +92,7 @@ def airtable_assets(
                 seconds=config.window_seconds,
                 views=views,
                 resume=config.resume,
+                check=config.to_check(),
             )
             results = _publish(context, window, stop)
     yield from results
@@ -147,13 +153,30 @@ def _publish(
     except KeyboardInterrupt:
         ledger.log_changes()
         raise
+    if window.check is not None:
+        _tell_found(context, window)
     if not ran:
-        context.log.info("Another process publishes already; this run is not needed.")
+        context.log.info("Another process publishes already; it also does what this run was to do.")
         return []
     return [
         dg.MaterializeResult(asset_key=["airtable", view], metadata=metadata(view, figures))
         for view, figures in ledger.close().items()
     ]
+
+
+def _tell_found(context: dg.AssetExecutionContext, window: PublishWindow) -> None:
+    """Log what the look at the base found, whoever took it."""
+    base = str(window.settings.airtable_base_id)
+    with window.engine.connect() as connection:
+        found = {view: load_publication(connection, base, view).check_found for view in window.views}
+    for view, figures in found.items():
+        context.log_event(
+            dg.AssetObservation(
+                asset_key=["airtable", view],
+                description="What a look at the base found.",
+                metadata={name: value for name, value in (figures or {}).items() if value is not None},
+            )
+        )
 
 
 @dg.sensor(
@@ -177,32 +200,70 @@ def airtable_publish_sensor(context: dg.SensorEvaluationContext) -> dg.RunReques
     return window_request(settings, "airtable")
 
 
-def _look(settings: Settings) -> tuple[str, str | None]:
-    """Return what waits to be published, in words, and why nothing is to be done about it."""
-    base = str(settings.airtable_base_id)
-    try:
-        engine = connect_database(settings)
-    except TwmError as error:
-        return "", str(error)
+@contextmanager
+def _mirror(settings: Settings) -> Iterator[Connection]:
+    """Give a connection to a mirror that publishing has tables in.
+
+    Raises:
+        TwmError: Why there is none.
+    """
+    engine = connect_database(settings)
     try:
         with engine.connect() as connection:
             if not connection.scalar(text("SELECT to_regclass('twm.publications') IS NOT NULL")):
-                return "", "Nothing has been read yet; there is nothing to publish."
-            return _waiting(connection, base)
+                msg = "Nothing has been read yet; there is nothing to publish."
+                raise ConfigError(msg)
+            yield connection
     finally:
         engine.dispose()
 
 
-def _waiting(connection: Connection, base: str) -> tuple[str, str | None]:
-    calls, exhausted = month_of_calls(connection, base)
-    if exhausted:
-        return "", (
-            f"Airtable's monthly quota is used up ({calls:,} calls of ours this month); after raising it:"
-            " twm sync airtable"
-        )
-    if not all(load_publication(connection, base, view).is_compared for view in get_args(Key)):
-        return "Everything is to be compared with what was published.", None
-    count = sum(count_changes(connection, view) for view in get_args(Key))
+def _look(settings: Settings) -> tuple[str, str | None]:
+    """Return what waits to be published, in words, and why nothing is to be done about it."""
+    base = str(settings.airtable_base_id)
+    try:
+        with _mirror(settings) as connection:
+            if (reason := why_stopped(connection, settings)) is not None:
+                return "", reason
+            if not all(load_publication(connection, base, view).is_compared for view in KEYS):
+                return "Everything is to be compared with what was published.", None
+            count = sum(count_changes(connection, view) for view in KEYS)
+    except TwmError as error:
+        return "", str(error)
     if not count:
         return "", "Everything that changed is published."
     return f"{count} changes wait to be published.", None
+
+
+@dg.schedule(
+    name="airtable_check_schedule",
+    job=airtable_publish,
+    cron_schedule="47 3 * * *",
+    execution_timezone=load_settings().timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Compares every row with what was published, then a sample of Airtable's records, on Sundays"
+    " all of them; what is gone or was changed is written again.",
+)
+def airtable_check_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request a look at the base unless nothing is published, or nothing may be asked."""
+    settings = load_settings()
+    if (reason := why_not_publishing(settings) or _why_not_checking(settings)) is not None:
+        return dg.SkipReason(reason)
+    if (busy := why_not(runs_of(context.instance, airtable_publish.name, tags=CHECKS))) is not None:
+        return dg.SkipReason(busy)
+    night = context.scheduled_execution_time.astimezone(ZoneInfo(settings.timezone))
+    check: How = "whole" if night.isoweekday() == SUNDAY else "sample"
+    return dg.RunRequest(run_config={"ops": {"airtable_window": {"config": {"check": check}}}}, tags=CHECKS)
+
+
+def _why_not_checking(settings: Settings) -> str | None:
+    """Return why the base is not looked at, or None."""
+    base = str(settings.airtable_base_id)
+    try:
+        with _mirror(settings) as connection:
+            if (reason := why_stopped(connection, settings)) is not None:
+                return reason
+            is_published = any(count_published(connection, base, view) for view in KEYS)
+    except TwmError as error:
+        return str(error)
+    return None if is_published else "Nothing has been published yet; there is nothing to look at."

@@ -8,12 +8,14 @@ commit: "everything above the last id seen" would miss rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection, Row
 
 CHANNEL = "twm_changes"
 """Notified at the commit of every change, with the view's name."""
@@ -65,12 +67,40 @@ def follow_changes(connection: Connection, *, wanted: bool) -> bool:
     return True
 
 
-def read_changes(connection: Connection, view: str, *, limit: int) -> dict[str, list[int]]:
-    """Return the oldest entries about rows of *view*, row by row; they stay until `remove_changes`."""
+def newest_change(connection: Connection) -> int:
+    """Return the id of the newest entry there is now; one that commits later may have a smaller one."""
+    return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM twm.change_log")).scalar_one())
+
+
+def read_changes(connection: Connection, view: str, *, limit: int, after: int = 0) -> dict[str, list[int]]:
+    """Return the oldest entries about rows of *view*, row by row; they stay until `remove_changes`.
+
+    Args:
+        connection: For reading.
+        view: The view.
+        limit: At most so many entries.
+        after: Only entries with a larger id.
+    """
     rows = connection.execute(
-        text("SELECT id, row_id FROM twm.change_log WHERE view = :view ORDER BY id LIMIT :limit"),
-        {"view": view, "limit": limit},
+        text(
+            "SELECT id, row_id FROM twm.change_log WHERE view = :view AND id > :after"
+            " ORDER BY id LIMIT :limit"
+        ),
+        {"view": view, "limit": limit, "after": after},
     )
+    return _by_row(rows)
+
+
+def changes_of(connection: Connection, view: str, row_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Return the entries about these rows."""
+    rows = connection.execute(
+        text("SELECT id, row_id FROM twm.change_log WHERE view = :view AND row_id = ANY(:ids)"),
+        {"view": view, "ids": list(row_ids)},
+    )
+    return _by_row(rows)
+
+
+def _by_row(rows: Iterable[Row[Any]]) -> dict[str, list[int]]:
     entries: dict[str, list[int]] = {}
     for row in rows:
         entries.setdefault(row.row_id, []).append(row.id)

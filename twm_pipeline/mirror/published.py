@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from twm_pipeline.mirror.changelog import CHANNEL
 from twm_pipeline.mirror.tables import EMAILS, TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
+
+    from twm_pipeline.records import Json
 
 COMPARE_BEAT = timedelta(days=1)
 """So often everything is compared with what was published, should the change log ever have missed a row."""
@@ -47,6 +51,11 @@ def rows_of_view(connection: Connection, view: str, ids: Sequence[str]) -> dict[
     return {str(row[key]): dict(row) for row in rows.mappings()}
 
 
+def count_rows(connection: Connection, view: str) -> int:
+    """Return how many rows *view* shows."""
+    return int(connection.execute(text(f"SELECT count(*) FROM public.{view}")).scalar_one())
+
+
 def next_ids(connection: Connection, view: str, *, after: str | None, limit: int) -> list[str]:
     """Return the keys of what is to be compared next; a hidden row may have been published."""
     table = TABLES[view]
@@ -71,15 +80,18 @@ def load_published(connection: Connection, base: str, view: str, ids: Sequence[s
 def save_published(connection: Connection, base: str, view: str, rows: Iterable[Published]) -> None:
     """Store what was just published, in the transaction that removes the changes it answers."""
     rows = list(rows)
+    same = "p.record_id = excluded.record_id"  # the files are those of the record: another one has none
     _release_records(connection, base, view, rows)
     for row in rows:
         connection.execute(
             text(
-                # The files are those of the record: another one has none.
                 "INSERT INTO twm.published AS p (base, view, row_id, record_id, cells_hash)"
                 " VALUES (:base, :view, :row_id, :record_id, :cells_hash)"
                 " ON CONFLICT (base, view, row_id) DO UPDATE SET cells_hash = excluded.cells_hash,"
-                " attachments_hash = CASE WHEN p.record_id = excluded.record_id THEN p.attachments_hash END,"
+                f" attachments_hash = CASE WHEN {same} THEN p.attachments_hash END,"
+                f" attachments_sent_at = CASE WHEN {same} THEN p.attachments_sent_at END,"
+                f" attachments_due_at = CASE WHEN {same} THEN p.attachments_due_at END,"
+                f" attachments_tries = CASE WHEN {same} THEN p.attachments_tries ELSE 0 END,"
                 " record_id = excluded.record_id, published_at = now()"
             ),
             {
@@ -163,14 +175,35 @@ def write_again(connection: Connection, base: str, view: str, ids: Sequence[str]
     )
 
 
-def note_checked(connection: Connection, base: str, view: str, *, cursor: str | None) -> None:
-    """Note that records up to *cursor* were looked at; None: the next look begins with the first."""
+def want_check(connection: Connection, base: str, view: str, *, how: str) -> None:
+    """Ask whoever publishes to compare everything, then to look at the base: at a `sample` or the `whole`."""
     connection.execute(
         text(
-            "UPDATE twm.publications SET checked_at = now(), check_cursor = :cursor"
-            " WHERE base = :base AND view = :view"
+            "INSERT INTO twm.publications AS p (base, view, check_wanted) VALUES (:base, :view, :how)"
+            " ON CONFLICT (base, view) DO UPDATE SET compared_at = NULL,"
+            " check_wanted = greatest(p.check_wanted, excluded.check_wanted)"
         ),
+        {"base": base, "view": view, "how": how},
+    )
+    connection.execute(text("SELECT pg_notify(:channel, :view)"), {"channel": CHANNEL, "view": view})
+
+
+def note_sampled(connection: Connection, base: str, view: str, *, cursor: str | None) -> None:
+    """Note that records up to *cursor* were looked at; None: the next sample begins with the first."""
+    connection.execute(
+        text("UPDATE twm.publications SET check_cursor = :cursor WHERE base = :base AND view = :view"),
         {"base": base, "view": view, "cursor": cursor},
+    )
+
+
+def note_checked(connection: Connection, base: str, view: str, *, how: str, found: Json) -> None:
+    """Store what a look found; more than that may have been asked for meanwhile."""
+    connection.execute(
+        text(
+            "UPDATE twm.publications SET checked_at = now(), check_found = CAST(:found AS jsonb),"
+            " check_wanted = nullif(check_wanted, :how) WHERE base = :base AND view = :view"
+        ),
+        {"base": base, "view": view, "how": how, "found": json.dumps(found)},
     )
 
 
@@ -215,6 +248,17 @@ def forget_records(connection: Connection, base: str, view: str) -> None:
     )
 
 
+def forget_files(connection: Connection, base: str) -> None:
+    """Forget what files the records hold: their field was made anew."""
+    connection.execute(
+        text(
+            "UPDATE twm.published SET attachments_hash = NULL, attachments_sent_at = NULL,"
+            " attachments_due_at = NULL, attachments_tries = 0 WHERE base = :base AND view = 'emails'"
+        ),
+        {"base": base},
+    )
+
+
 def forget_cells(connection: Connection, base: str, view: str) -> None:
     """Forget what the records hold: a field of theirs was made anew, so all of them are written again."""
     connection.execute(
@@ -230,21 +274,24 @@ class Publication:
     Args:
         spec_hash: Digest of the fields it was set up for; None: never.
         is_compared: Whether everything was compared within the last day and since the change log is fed.
-        check_cursor: Where the rotating check goes on.
+        check_cursor: Where the next sample goes on.
+        check_wanted: The look at the base that is asked for: `sample` or `whole`.
+        check_found: What the last one found.
     """
 
     spec_hash: bytes | None = None
     is_compared: bool = False
     check_cursor: str | None = None
+    check_wanted: str | None = None
+    check_found: Json | None = None
 
 
 def load_publication(connection: Connection, base: str, view: str) -> Publication:
     """Return the state, an empty one before the first time."""
     row = connection.execute(
         text(
-            "SELECT spec_hash, coalesce(compared_at > now() - :beat, false) AS is_compared, check_cursor"
-            " FROM twm.publications"
-            " WHERE base = :base AND view = :view"
+            "SELECT spec_hash, coalesce(compared_at > now() - :beat, false) AS is_compared, check_cursor,"
+            " check_wanted, check_found FROM twm.publications WHERE base = :base AND view = :view"
         ),
         {"base": base, "view": view, "beat": COMPARE_BEAT},
     ).one_or_none()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from sqlalchemy import Connection
 
     from twm_pipeline.records import Json
+
+FIRST_PAUSE = timedelta(minutes=5)
+"""Between the second and the third try of sending the files of an e-mail; it doubles from there on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ def pending_files(
             " AND (e.attachments <> '[]'::jsonb OR p.attachments_hash IS NOT NULL)"
             " AND p.attachments_hash IS DISTINCT FROM twm.file_set(e.attachments)"
             " AND p.attachments_tries < :most_tries AND p.row_id <> ALL(:without)"
+            " AND (p.attachments_due_at IS NULL OR p.attachments_due_at <= now())"
             " ORDER BY p.attachments_tries, e.delivered_at DESC NULLS LAST LIMIT :limit"
         ),
         {"base": base, "without": list(without), "most_tries": most_tries, "limit": limit},
@@ -98,14 +101,16 @@ def note_sent(connection: Connection, base: str, row: FileRow, *, by_address: bo
 
 
 def note_failed(connection: Connection, base: str, row_ids: Sequence[str]) -> None:
-    """Note that files did not arrive; they are sent again, unless that was in vain too often."""
+    """Note that files did not arrive; they are sent again: at once the first time, then ever later."""
     connection.execute(
         text(
             "UPDATE twm.published SET attachments_hash = NULL, attachments_sent_at = NULL,"
+            " attachments_due_at = CASE WHEN attachments_tries > 0"
+            "  THEN now() + :first * power(2, least(attachments_tries, 20) - 1) END,"
             " attachments_tries = attachments_tries + 1"
             " WHERE base = :base AND view = 'emails' AND row_id = ANY(:ids)"
         ),
-        {"base": base, "ids": list(row_ids)},
+        {"base": base, "ids": list(row_ids), "first": FIRST_PAUSE},
     )
 
 
@@ -129,7 +134,8 @@ def note_arrived(connection: Connection, base: str, row_ids: Sequence[str]) -> N
     """Note that files sent by their address are there."""
     connection.execute(
         text(
-            "UPDATE twm.published SET attachments_sent_at = NULL, attachments_tries = 0"
+            "UPDATE twm.published SET attachments_sent_at = NULL, attachments_due_at = NULL,"
+            " attachments_tries = 0"
             " WHERE base = :base AND view = 'emails' AND row_id = ANY(:ids)"
         ),
         {"base": base, "ids": list(row_ids)},

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from twm_pipeline.mirror.published import month_of_calls
+from twm_pipeline.mirror.published import count_rows, month_of_calls
+from twm_pipeline.mirror.published_files import count_waiting_files
 from twm_pipeline.mirror.tables import TABLES
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def read_budgets(connection: Connection, source: Source) -> list[Json]:
 
 
 def read_publishing(connection: Connection, base: str) -> Json:
-    """Return what is published to *base* and what waits."""
+    """Return what is published to *base*, what waits, and what the last look at the base found."""
     views = _all(
         connection,
         "SELECT v.view,"
@@ -98,15 +99,18 @@ def read_publishing(connection: Connection, base: str) -> Json:
         " (SELECT count(DISTINCT row_id) FROM twm.change_log c WHERE c.view = v.view) AS waiting,"
         " (SELECT max(published_at) FROM twm.published p"
         "  WHERE p.base = :base AND p.view = v.view) AS published_at,"
-        " (SELECT compared_at FROM twm.publications p"
-        "  WHERE p.base = :base AND p.view = v.view) AS compared_at"
-        " FROM (VALUES ('tasks'), ('emails')) AS v (view)",
+        " p.compared_at, p.checked_at, p.check_found"
+        " FROM (VALUES ('tasks'), ('emails')) AS v (view)"
+        " LEFT JOIN twm.publications p ON p.base = :base AND p.view = v.view",
         base=base,
     )
+    for view in views:
+        view["rows"] = count_rows(connection, view["view"])
     calls, exhausted = month_of_calls(connection, base)
     return {
         "base": base,
         "views": views,
+        "files_waiting": count_waiting_files(connection, base),
         "calls": calls,
         "exhausted": exhausted,
         "set_aside": read_set_aside(connection, "airtable"),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from twm_pipeline.airtable.fields import KEYS, Key, Layout, TableSpec, specs
+from twm_pipeline.airtable.fields import ATTACHMENTS, KEYS, Key, Layout, TableSpec, specs
 from twm_pipeline.airtable.setup import set_up
 from twm_pipeline.errors import (
     AccessError,
@@ -26,6 +27,7 @@ from twm_pipeline.errors import (
 from twm_pipeline.mirror.published import (
     add_calls,
     forget_cells,
+    forget_files,
     forget_records,
     load_layout,
     load_publication,
@@ -52,6 +54,10 @@ WARNING_SHARE = 0.8
 """Of the month's calls, from which on reports tell of them."""
 
 
+class CallLimitError(QuotaExhaustedError):
+    """We make no further call this month, without having asked Airtable."""
+
+
 @dataclass(slots=True, kw_only=True)
 class PublishReport:
     """Figures of one view."""
@@ -64,6 +70,7 @@ class PublishReport:
     set_aside: int = 0
     files: int = 0
     calls: int = 0
+    answers_429: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -99,13 +106,17 @@ class Publisher:
     reports: dict[Key, PublishReport] = field(default_factory=dict)
     layouts: dict[Key, Layout] = field(default_factory=dict, init=False)
     _specs: dict[Key, TableSpec] = field(default_factory=dict, init=False)
-    _calls_noted: int = field(default=0, init=False)
+    _calls: int = field(default=0, init=False)
+    _throttled: int = field(default=0, init=False)
     _calls_of_month: int = field(default=0, init=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         self.base = str(self.settings.airtable_base_id)
         self.reports = {view: PublishReport() for view in self.views}
-        self._calls_noted = self._calls_made
+        self._throttled = self._count_throttled()
+        for client in (self.client, *self.helpers):
+            client.pace.before_attempt = self._begin_call
 
     def run(self) -> dict[Key, PublishReport]:
         """Publish everything that differs, and return the figures of each view.
@@ -115,30 +126,40 @@ class Publisher:
             TwmError: What else stopped it, or one of the views; what is committed stays.
         """
         self._require_quota()
-        try:
+        with self.counting():
             self._publish()
+        return self.reports
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the calls made inside, and remember it when Airtable says that the month's are used up."""
+        try:
+            yield
+        except CallLimitError:
+            raise
         except QuotaExhaustedError:
-            if self._calls_left != 0:
-                with self.commit() as connection:
-                    note_exhausted(connection, self.base, exhausted=True)
+            with self.commit() as connection:
+                note_exhausted(connection, self.base, exhausted=True)
             raise
         finally:
             self.note_calls(self.views[-1])
             self._warn_of_limit()
-        return self.reports
 
     def _publish(self) -> None:
         """Publish each view; what Airtable forbids in one table does not stop the other."""
         self.prepare()
-        failures: list[TwmError] = []
-        for view in self.views:
-            try:
-                ViewPublisher(publisher=self, spec=self._specs[view]).run()
-            except (AccessError, RequestRefusedError) as error:
-                logger.warning("airtable %s: %s", view, error)
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        while True:
+            layouts, failures = self.layouts, list[TwmError]()
+            for view in self.views:
+                try:
+                    ViewPublisher(publisher=self, spec=self._specs[view]).run()
+                except (AccessError, RequestRefusedError) as error:
+                    logger.warning("airtable %s: %s", view, error)
+                    failures.append(error)
+            if failures:
+                raise failures[0]
+            if self.layouts == layouts:
+                return  # else a table was made anew when its view had had its turn
 
     def prepare(self) -> dict[Key, TableSpec]:
         """Set up the base where it has to be, and return its tables."""
@@ -148,30 +169,19 @@ class Publisher:
 
     # -- calls -----------------------------------------------------------------------------------------------
 
-    @property
-    def _calls_made(self) -> int:
-        return sum(client.pace.budget.usage.requests for client in (self.client, *self.helpers))
-
-    @property
-    def _calls_left(self) -> int | None:
-        """Calls that `AIRTABLE_MONTHLY_CALLS` leaves; None: it is not set."""
-        limit = self.settings.airtable_monthly_calls
-        made = self._calls_of_month + self._calls_made - self._calls_noted
-        return None if limit is None else max(limit - made, 0)
-
-    def require_calls(self, *, under_way: int = 0) -> None:
-        """Pass while `AIRTABLE_MONTHLY_CALLS` leaves more than are *under_way*.
+    def _begin_call(self) -> None:
+        """Count a call that is about to be made, by whichever of the clients.
 
         Raises:
-            QuotaExhaustedError: If it does not; a larger number, or the next month, lets publishing go on.
+            WindowClosedError: The time is over.
+            CallLimitError: `AIRTABLE_MONTHLY_CALLS` leaves no more.
         """
-        left = self._calls_left
-        if left is not None and left <= under_way:
-            msg = (
-                f"The {self.settings.airtable_monthly_calls:,} calls a month of AIRTABLE_MONTHLY_CALLS are"
-                " used up. Nothing is published until the month ends, or until the setting is raised"
-            )
-            raise QuotaExhaustedError(msg)
+        self.should_stop()
+        limit = self.settings.airtable_monthly_calls
+        with self._turn:
+            if limit is not None and self._calls_of_month + self._calls >= limit:
+                raise CallLimitError(_limit_reached(limit))
+            self._calls += 1
 
     def _warn_of_limit(self) -> None:
         """Say it with the figures of a run that made calls when not many are left of the month."""
@@ -179,36 +189,38 @@ class Publisher:
         used = self._calls_of_month
         if limit and used >= limit * WARNING_SHARE and any(it.calls for it in self.reports.values()):
             share = f"{used:,} of {limit:,}"
-            report.problems.append(f"{share} calls of this month (AIRTABLE_MONTHLY_CALLS) are used up")
+            report.problems = [f"{share} calls of this month (AIRTABLE_MONTHLY_CALLS) are used up"]
 
     def _require_quota(self) -> None:
         with self.reading() as connection:
-            calls, exhausted = month_of_calls(connection, self.base)
-        self._calls_of_month = calls
-        self.require_calls()
-        if exhausted and self.resume:
+            self._calls_of_month, exhausted = month_of_calls(connection, self.base)
+            reason = why_stopped(connection, self.settings, resume=self.resume)
+        if reason is not None:
+            raise CallLimitError(reason)
+        if exhausted:
             with self.commit() as connection:
                 note_exhausted(connection, self.base, exhausted=False)
-        elif exhausted:
-            msg = (
-                f"Airtable's monthly quota is used up ({calls:,} calls of ours this month). Nothing is"
-                " published until the month ends, or until somebody asks for it: twm sync airtable"
-            )
-            raise QuotaExhaustedError(msg)
+
+    def _count_throttled(self) -> int:
+        return sum(client.pace.budget.usage.throttled for client in (self.client, *self.helpers))
 
     def note_calls(self, view: Key) -> None:
         """Add the calls made since the last time to the report of *view* and to those of the month."""
-        if self._calls_made > self._calls_noted:
+        if self._calls:
             with self.commit() as connection:
                 self.add_calls(connection, view)
 
     def add_calls(self, connection: Connection, view: Key) -> None:
         """Do as `note_calls` in a transaction of the caller's."""
-        calls = self._calls_made - self._calls_noted
+        calls = self._calls
         if calls:
-            self._calls_of_month = add_calls(connection, self.base, calls)
-            self._calls_noted += calls
+            month = add_calls(connection, self.base, calls)
+            with self._turn:
+                self._calls, self._calls_of_month = self._calls - calls, month
             self.reports[view].calls += calls
+            throttled = self._count_throttled()
+            self.reports[view].answers_429 += throttled - self._throttled
+            self._throttled = throttled
 
     # -- tables and fields -----------------------------------------------------------------------------------
 
@@ -244,7 +256,6 @@ class Publisher:
             and len(layouts) == len(KEYS)
         ):
             return layouts
-        self.require_calls()
         made = set_up(self.client, wanted, layouts)
         with self.commit() as connection:
             for key, layout in made.items():
@@ -253,9 +264,18 @@ class Publisher:
                     note_set_up(connection, self.base, key, spec_hash=hashes[key])
                 if key in layouts and layouts[key].table_id != layout.table_id:
                     forget_records(connection, self.base, key)
-                elif key in layouts and _has_remade(layouts[key], layout):
-                    forget_cells(connection, self.base, key)
+                elif key in layouts:
+                    self._forget_remade(connection, key, layouts[key], layout)
         return made
+
+    def _forget_remade(self, connection: Connection, key: Key, before: Layout, after: Layout) -> None:
+        """Forget what the records hold in fields that are other ones than before, and empty."""
+        known = before.fields
+        remade = {name for name, field_id in after.fields.items() if known.get(name, field_id) != field_id}
+        if ATTACHMENTS in remade:
+            forget_files(connection, self.base)
+        if remade - {ATTACHMENTS}:
+            forget_cells(connection, self.base, key)
 
     @contextmanager
     def commit(self) -> Iterator[Connection]:
@@ -274,9 +294,31 @@ class Publisher:
             yield connection
 
 
-def _has_remade(before: Layout, after: Layout) -> bool:
-    """Return whether a field is another one than before, and empty in every record."""
-    return any(before.fields.get(name, field_id) != field_id for name, field_id in after.fields.items())
+def why_stopped(connection: Connection, settings: Settings, *, resume: bool = False) -> str | None:
+    """Return why no call is made any more this month, in words for everybody, or None.
+
+    Args:
+        connection: For reading.
+        settings: The deployment's settings.
+        resume: Whether what Airtable said of its quota does not count.
+    """
+    calls, exhausted = month_of_calls(connection, str(settings.airtable_base_id))
+    limit = settings.airtable_monthly_calls
+    if limit is not None and calls >= limit:
+        return _limit_reached(limit)
+    if exhausted and not resume:
+        return (
+            f"Airtable's monthly quota is used up ({calls:,} calls of ours this month). Nothing is"
+            " published until the month ends, or until somebody asks for it: twm sync airtable"
+        )
+    return None
+
+
+def _limit_reached(limit: int) -> str:
+    return (
+        f"The {limit:,} calls a month of AIRTABLE_MONTHLY_CALLS are used up. Nothing is published until the"
+        " month ends, or until the setting is raised"
+    )
 
 
 def _spec_hash(spec: TableSpec) -> bytes:

@@ -10,30 +10,40 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
 from twm_pipeline.airtable.cells import Cell, Cells, digest, is_empty, to_cells
 from twm_pipeline.errors import AccessError, ConfigError, SchemaChangedError
 from twm_pipeline.mirror.published import (
     Published,
+    count_rows,
     load_publication,
     next_published,
     note_checked,
+    note_sampled,
     published_by_record,
     rows_of_view,
+    want_check,
     write_again,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
     from twm_pipeline.airtable.client import FoundRecord
     from twm_pipeline.airtable.fields import Key, TableSpec
     from twm_pipeline.sync.publish import Publisher
 
 logger = logging.getLogger(__name__)
 
+How = Literal["sample", "whole"]
+
 RECORDS_PER_PAGE = 100
+ROWS_AT_ONCE = 1000
 SHOWN_KEYS = 5
 
 
@@ -42,13 +52,19 @@ class CheckReport:
     """What was found in one table.
 
     Args:
+        how: At a `sample`, or at the `whole` table; a sample that misses a record becomes the latter.
+        rows: How many the view has.
+        records: How many the table has, those of the users among them; None: not all were looked at.
         checked: Records of ours that were looked at.
-        missing: Of those, how many are gone.
+        missing: How many of ours are gone.
         different: How many show something else than was published.
         doubled: Keys of ours that several records have; only all records together tell.
         remade: Whether a field or the table was gone and has been made again.
     """
 
+    how: str
+    rows: int = 0
+    records: int | None = None
     checked: int = 0
     missing: int = 0
     different: int = 0
@@ -66,26 +82,40 @@ class CheckReport:
         ]
 
 
-def check_base(publisher: Publisher, *, whole: bool = False) -> dict[Key, CheckReport]:
+def ask_for_check(engine: Engine, base: str, views: Iterable[Key], *, how: How) -> None:
+    """Ask whoever publishes, now or next, for a look at the base."""
+    with engine.begin() as connection:
+        for view in views:
+            want_check(connection, base, view, how=how)
+
+
+def wanted_checks(engine: Engine, base: str, views: Iterable[Key]) -> dict[Key, str]:
+    """Return what is asked for and not done yet."""
+    with engine.connect() as connection:
+        found = {view: load_publication(connection, base, view).check_wanted for view in views}
+    return {view: how for view, how in found.items() if how is not None}
+
+
+def check_base(publisher: Publisher, wanted: Mapping[Key, str]) -> dict[Key, CheckReport]:
     """Compare records with what was published; what differs is written when publishing goes on.
 
     Args:
         publisher: Of the base; its window's lock is held.
-        whole: Look at all records and not at a sample.
+        wanted: For each view `sample` or `whole`.
 
     Raises:
         TwmError: As the client's.
     """
     specs = publisher.prepare()
-    return {view: _check(publisher, specs[view], whole=whole) for view in publisher.views}
+    return {view: _check(publisher, specs[view], how=how) for view, how in wanted.items()}
 
 
-def _check(publisher: Publisher, spec: TableSpec, *, whole: bool) -> CheckReport:
-    report = CheckReport()
+def _check(publisher: Publisher, spec: TableSpec, *, how: str) -> CheckReport:
+    report = CheckReport(how=how)
     layout = publisher.layouts[spec.key]
     check = _ViewCheck(publisher=publisher, spec=spec, report=report)
     try:
-        if whole or check.sample():
+        if how == "whole" or check.sample():
             check.everything()
     except (SchemaChangedError, AccessError, ConfigError):
         publisher.set_up_again()
@@ -94,6 +124,9 @@ def _check(publisher: Publisher, spec: TableSpec, *, whole: bool) -> CheckReport
             raise
     finally:
         publisher.note_calls(spec.key)
+    with publisher.commit() as connection:
+        report.rows = count_rows(connection, spec.key)
+        note_checked(connection, publisher.base, spec.key, how=how, found=asdict(report))
     return report
 
 
@@ -126,42 +159,41 @@ class _ViewCheck:
             known = next_published(
                 connection, self.base, self.view, after=cursor or "", limit=RECORDS_PER_PAGE
             )
-        self._require_leave()
         ids = [str(item.record_id) for item in known]
         found = self.publisher.client.get_records(self.table_id, ids, fields=list(self.names))
         self._compare(known, found)
         gone = self._missing(known, {record.id for record in found})
         with self.publisher.commit() as connection:
             full = len(known) == RECORDS_PER_PAGE
-            note_checked(connection, self.base, self.view, cursor=known[-1].row_id if full else None)
+            note_sampled(connection, self.base, self.view, cursor=known[-1].row_id if full else None)
         return gone > 0
 
     def everything(self) -> None:
         """Look at every record of the table, those of the users among them."""
         self.report.checked = 0
-        keys: Counter[str] = Counter()
         seen: dict[str, str] = {}
         key_field = self.publisher.layouts[self.view].fields[self.spec.key_field.name]
         for page in self.publisher.client.list_records(self.table_id, fields=list(self.names)):
             with self.publisher.reading() as connection:
                 known = published_by_record(connection, self.base, self.view, [it.id for it in page])
-            self._compare(known, page)
+            self._compare(known, [record for record in page if record.id not in seen])
             seen |= {record.id: str(record.cells.get(key_field)) for record in page}
-            self._require_leave()
-        keys.update(seen.values())
-        after = ""
-        while True:
-            with self.publisher.reading() as connection:
-                known = next_published(connection, self.base, self.view, after=after, limit=1000)
-            if not known:
-                break
-            after = known[-1].row_id
+        self.report.records = len(seen)
+        keys = Counter(seen.values())
+        for known in self._published():
             self._missing(known, seen.keys())
             self.report.doubled += [item.row_id for item in known if keys[item.row_id] > 1]
 
-    def _require_leave(self) -> None:
-        self.publisher.should_stop()
-        self.publisher.require_calls()
+    def _published(self) -> Iterator[list[Published]]:
+        """Yield the rows that have a record, some at a time."""
+        after = ""
+        while True:
+            with self.publisher.reading() as connection:
+                known = next_published(connection, self.base, self.view, after=after, limit=ROWS_AT_ONCE)
+            if not known:
+                return
+            yield known
+            after = known[-1].row_id
 
     def _missing(self, known: Sequence[Published], found: Iterable[str]) -> int:
         """Have rows written again whose records are gone; return how many."""
@@ -202,8 +234,5 @@ class _ViewCheck:
 
 def _alike(cell: Cell, found: Cell) -> bool:
     """Return whether a cell holds what was sent; white space that Airtable may trim does not count."""
-    if is_empty(cell) or is_empty(found):
-        return is_empty(cell) and is_empty(found)
-    if isinstance(cell, str) and isinstance(found, str):
-        return cell.split() == found.split()
-    return cell == found
+    cell, found = (" ".join(it.split()) if isinstance(it, str) else it for it in (cell, found))
+    return cell == found or (is_empty(cell) and is_empty(found))

@@ -13,10 +13,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from twm_pipeline.airtable.cells import attachment_set
+from twm_pipeline.airtable.cells import Attachment, attachment_set
 from twm_pipeline.airtable.client import MOST_UPLOAD_BYTES
+from twm_pipeline.airtable.fields import ATTACHMENTS
 from twm_pipeline.downloads import Downloads
-from twm_pipeline.errors import NotFoundError, RecordError, RequestRefusedError, UnansweredError
+from twm_pipeline.errors import (
+    DatabaseUnavailableError,
+    NotFoundError,
+    RecordError,
+    RequestRefusedError,
+    StoreUnavailableError,
+    TwmError,
+    UnansweredError,
+    WindowClosedError,
+)
+from twm_pipeline.mirror.published import write_again
 from twm_pipeline.mirror.published_files import (
     FileRow,
     note_arrived,
@@ -26,6 +37,7 @@ from twm_pipeline.mirror.published_files import (
     sent_files,
 )
 from twm_pipeline.sources.missive import expiry_of
+from twm_pipeline.sync.attachments import stored_copy
 
 if TYPE_CHECKING:
     from twm_pipeline.airtable.client import AirtableClient
@@ -36,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 100
 RECORDS_PER_CALL = 10
-MOST_TRIES = 5
+MOST_TRIES = 10
 LONG_ENOUGH = timedelta(minutes=10)
 """An address that lives shorter may be dead before Airtable fetches it; then we fetch it ourselves."""
 FETCHED_AFTER = timedelta(minutes=5)
@@ -51,22 +63,30 @@ class FilePublisher:
     """Sends the files of one base's e-mails.
 
     Args:
-        publisher: The base's.
-        table_id: The table of e-mails.
-        field_id: Its field of files.
+        publisher: The base's, prepared.
         renew: Gets fresh addresses from the vendor; None: those that have expired wait.
     """
 
     publisher: Publisher
-    table_id: str
-    field_id: str
     renew: Renew | None = None
     sent: int = 0
 
     def __post_init__(self) -> None:
         self.base = self.publisher.base
+        layout = self.publisher.layouts["emails"]
+        self.table_id, self.field_id = layout.table_id, layout.fields[ATTACHMENTS]
         self.client: AirtableClient = self.publisher.client
         self.downloads = Downloads.of(self.publisher.settings)
+
+    def _stored(self, email_id: str, attachment_id: str) -> bytes | None:
+        """Return a file that we have stored, or None if we have not or it is too large for an upload."""
+        return stored_copy(
+            self.publisher.engine,
+            self.publisher.settings,
+            email_id=email_id,
+            attachment_id=attachment_id,
+            most_bytes=MOST_UPLOAD_BYTES,
+        )
 
     def run(self) -> int:
         """Look at what was sent by address, then send what is to be sent; return how many e-mails'."""
@@ -92,10 +112,12 @@ class FilePublisher:
                 return
             found = self.client.get_records(self.table_id, list(sent), fields=[self.field_id])
             held = {record.id: _count(record.cells.get(self.field_id)) for record in found}
-            arrived = [row for record, (row, files) in sent.items() if held.get(record, 0) >= files]
-            failed = [row for record, (row, files) in sent.items() if held.get(record, 0) < files]
+            gone = [row for record, (row, _) in sent.items() if record not in held]
+            arrived = [row for record, (row, files) in sent.items() if held.get(record, -1) >= files]
+            failed = [row for record, (row, files) in sent.items() if held.get(record, files) < files]
             with self.publisher.commit() as connection:
-                note_arrived(connection, self.base, arrived)
+                write_again(connection, self.base, "emails", gone, is_gone=True)
+                note_arrived(connection, self.base, [*arrived, *gone])
                 note_failed(connection, self.base, failed)
             if failed:
                 logger.warning(
@@ -105,16 +127,34 @@ class FilePublisher:
     def _send_all(self, rows: Sequence[FileRow]) -> None:
         """Send what can be sent of *rows*: ten records a call by address, the others one by one."""
         links = {row.row_id: _by_id(row.links) for row in rows}
-        stale = [row.row_id for row in rows if row.tries or not self._lives(row, links[row.row_id])]
-        if stale and self.renew is not None:
-            links |= {row_id: _by_id(found) for row_id, found in self.renew(stale).items()}
+        rows = [
+            row for row in rows if not (self._is_uploaded(row, links[row.row_id]) and self._send_stored(row))
+        ]
+        self._renew([row for row in rows if row.tries or not self._lives(row, links[row.row_id])], links)
         usable = [row for row in rows if self._lives(row, links[row.row_id])]
         by_address = [row for row in usable if not self._is_uploaded(row, links[row.row_id])]
         for start in range(0, len(by_address), RECORDS_PER_CALL):
             self._send_addresses(by_address[start : start + RECORDS_PER_CALL], links)
         for row in usable:
             if self._is_uploaded(row, links[row.row_id]):
-                self._upload(row, links[row.row_id])
+                self._send_fetched(row, links[row.row_id])
+
+    def _renew(self, rows: Sequence[FileRow], links: dict[str, dict[str, Json]]) -> None:
+        """Replace addresses in *links* by fresh ones, as far as the vendor gives any."""
+        if not rows or self.renew is None:
+            return
+        try:
+            found = self.renew([row.row_id for row in rows])
+        except (DatabaseUnavailableError, WindowClosedError):
+            raise
+        except TwmError as error:  # the vendor's trouble: Airtable's rows do not wait for it
+            logger.warning("airtable: files of e-mails wait for fresh addresses: %s", error)
+            self.renew = None
+            return
+        links |= {row_id: _by_id(items) for row_id, items in found.items()}
+        lost = [row.row_id for row in rows if not self._lives(row, links[row.row_id])]
+        with self.publisher.commit() as connection:
+            note_failed(connection, self.base, lost)
 
     def _lives(self, row: FileRow, links: Mapping[str, Json], *, longer: timedelta = timedelta(0)) -> bool:
         """Return whether every file of *row* has an address that is good for some time."""
@@ -127,7 +167,6 @@ class FilePublisher:
         return bool(row.files) and (row.tries > 0 or not self._lives(row, links, longer=LONG_ENOUGH))
 
     def _send_addresses(self, rows: Sequence[FileRow], links: Mapping[str, Mapping[str, Json]]) -> None:
-        self.publisher.should_stop()
         cells = [(row.record_id, {self.field_id: _cell(row, links[row.row_id]) or None}) for row in rows]
         try:
             self.client.update(self.table_id, cells)
@@ -143,32 +182,66 @@ class FilePublisher:
                 note_sent(connection, self.base, row, by_address=bool(row.files))
         self.sent += len(rows)
 
-    def _upload(self, row: FileRow, links: Mapping[str, Json]) -> None:
-        """Fetch the files and hand them over; larger ones go by address all the same."""
-        self.publisher.should_stop()
+    def _send_stored(self, row: FileRow) -> bool:
+        """Upload the files as we have stored them, asking no vendor; return whether we have them all."""
+        contents: list[tuple[Attachment, bytes]] = []
+        for file in attachment_set({"attachments": row.files}):
+            self.publisher.should_stop()
+            try:
+                content = self._stored(row.row_id, file.id)
+            except StoreUnavailableError as error:
+                logger.warning("airtable: files of e-mails are not taken from the store: %s", error)
+                return False
+            if not content:
+                return False
+            contents.append((file, content))
+        self._upload(row, contents, large=[])
+        return True
+
+    def _send_fetched(self, row: FileRow, links: Mapping[str, Json]) -> None:
+        """Fetch the files and upload them; larger ones, and empty ones, go by address all the same."""
+        contents: list[tuple[Attachment, bytes]] = []
         large: list[Json] = []
-        contents: list[tuple[str, str, bytes]] = []
         try:
             for file in attachment_set({"attachments": row.files}):
+                self.publisher.should_stop()
                 url = str(links[file.id]["url"])
                 content = self.downloads.read(url, most_bytes=MOST_UPLOAD_BYTES)
-                if not content:  # too large for an upload, or empty, which an upload may not be
-                    large.append({"url": url, "filename": file.filename})
+                if content:
+                    contents.append((file, content))
                 else:
-                    contents.append((file.filename, file.media_type, content))
-            self.client.update(self.table_id, [(row.record_id, {self.field_id: large or None})])
-            for filename, media_type, content in contents:
-                self.client.upload_attachment(
-                    row.record_id, self.field_id, filename=filename, media_type=media_type, content=content
-                )
-        except (UnansweredError, NotFoundError, RequestRefusedError, RecordError) as error:
+                    large.append({"url": url, "filename": file.filename})
+        except (UnansweredError, RecordError) as error:
+            self._failed(row, error)
+            return
+        self._upload(row, contents, large=large)
+
+    def _upload(
+        self, row: FileRow, contents: Sequence[tuple[Attachment, bytes]], *, large: Sequence[Json]
+    ) -> None:
+        """Hand files over; the cell is emptied first, so that nothing of an earlier try is doubled."""
+        try:
+            self.client.update(self.table_id, [(row.record_id, {self.field_id: list(large) or None})])
+            for file, content in contents:
+                self._hand_over(row, file, content)
+        except (NotFoundError, RequestRefusedError, RecordError) as error:
             self._failed(row, error)
             return
         with self.publisher.commit() as connection:
             note_sent(connection, self.base, row, by_address=bool(large))
         self.sent += 1
 
+    def _hand_over(self, row: FileRow, file: Attachment, content: bytes) -> None:
+        self.client.upload_attachment(
+            row.record_id,
+            self.field_id,
+            filename=file.filename,
+            media_type=file.media_type,
+            content=content,
+        )
+
     def _failed(self, row: FileRow, error: Exception) -> None:
+        """Have files sent again later; where their record is gone, it is made again first."""
         logger.warning(
             "airtable: files of e-mail %s were not taken: %s",
             row.row_id,
@@ -176,7 +249,10 @@ class FilePublisher:
             extra={"object": f"emails/{row.row_id}"},
         )
         with self.publisher.commit() as connection:
-            note_failed(connection, self.base, [row.row_id])
+            if isinstance(error, NotFoundError):
+                write_again(connection, self.base, "emails", [row.row_id], is_gone=True)
+            else:
+                note_failed(connection, self.base, [row.row_id])
 
 
 def _by_id(links: Sequence[Any]) -> dict[str, Json]:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
@@ -20,8 +20,9 @@ from twm_pipeline.errors import (
     NotFoundError,
     RequestRefusedError,
     SchemaChangedError,
+    TwmError,
 )
-from twm_pipeline.mirror.changelog import read_changes, remove_changes
+from twm_pipeline.mirror.changelog import changes_of, newest_change, read_changes, remove_changes
 from twm_pipeline.mirror.checkpoints import (
     Origin,
     SetAside,
@@ -111,14 +112,20 @@ class ViewPublisher:
             return load_publication(connection, self.base, self.view).is_compared
 
     def _compare_everything(self) -> None:
-        """Compare all rows, with the fresh changes before each part of them."""
+        """Compare all rows, with the changes that come meanwhile before each part of them.
+
+        Each row answers the entries of the log that name it, so none is compared twice for what waited.
+        """
         layout, after = self.layout, None
         rest: list[str] = []
+        with self._reading() as connection:
+            newest = newest_change(connection)
         while True:
-            self._follow_log()
+            self._follow_log(after=newest)
             with self._reading() as connection:
                 ids = next_ids(connection, self.view, after=after, limit=ROWS_AT_ONCE)
-            rest = self._publish([*rest, *ids], {}, more=bool(ids))
+                entries = changes_of(connection, self.view, [*rest, *ids])
+            rest = self._publish([*rest, *ids], entries, more=bool(ids))
             if not ids:
                 break
             after = ids[-1]
@@ -126,12 +133,12 @@ class ViewPublisher:
             with self._commit() as connection:
                 note_compared(connection, self.base, self.view)
 
-    def _follow_log(self) -> None:
-        """Compare the rows that the change log names until it names no more."""
+    def _follow_log(self, *, after: int = 0) -> None:
+        """Compare the rows that the change log names in entries *after* one, until it names no more."""
         while True:
             self.publisher.should_stop()
             with self._reading() as connection:
-                entries = read_changes(connection, self.view, limit=ROWS_AT_ONCE)
+                entries = read_changes(connection, self.view, limit=ROWS_AT_ONCE, after=after)
             if not entries:
                 return
             more = sum(map(len, entries.values())) == ROWS_AT_ONCE
@@ -208,15 +215,17 @@ class ViewPublisher:
                 for batch in batches:
                     if len(under_way) == len(self.publisher.helpers):
                         self._settle(*under_way.popleft(), entries)
-                    self._require_leave(under_way=len(under_way))
                     under_way.append((batch, threads.submit(call, batch).result))
-            finally:  # what was sent is noted, whatever keeps the rest from being sent
                 while under_way:
                     self._settle(*under_way.popleft(), entries)
+            except TwmError:
+                for sent in under_way:  # what was sent is noted, whatever keeps the rest from being sent
+                    with suppress(TwmError):
+                        self._settle(*sent, entries)
+                raise
 
     def _send(self, writes: Sequence[Write], entries: Mapping[str, Sequence[int]]) -> None:
         """Write up to ten records, all of them known or none; one that is refused is found alone."""
-        self._require_leave()
         self._settle(writes, lambda: self._call(self.client, writes), entries)
 
     def _settle(
@@ -281,16 +290,6 @@ class ViewPublisher:
         self._send(writes[:middle], entries)
         self._send(writes[middle:], entries)
 
-    def _require_leave(self, *, under_way: int = 0) -> None:
-        """Pass while calls may be made, besides those that are under way.
-
-        Raises:
-            WindowClosedError: The time is over.
-            QuotaExhaustedError: The month's calls are.
-        """
-        self.publisher.should_stop()
-        self.publisher.require_calls(under_way=under_way)
-
     def _on_schema(self, call: Callable[[], T], *, again: Callable[[], T] | None = None) -> T:
         """Do *call*; where a field or the table is gone, make it and do it *again*.
 
@@ -333,7 +332,6 @@ class ViewPublisher:
 
     def _remove(self, removals: Sequence[Published], entries: Mapping[str, Sequence[int]]) -> None:
         """Remove records of rows that the view shows no longer."""
-        self._require_leave()
         known = [item.record_id for item in removals if item.record_id is not None]
         try:
             if known:

@@ -24,6 +24,7 @@ class FakeBase:
         scopes: What the token may do; None: Airtable does not say.
         level: What its owner may do.
         is_free: Whether the plan takes only green check marks.
+        zones: The time zones it has names for; None: all.
         failures: Raised one by one by calls that make something, after they made it.
     """
 
@@ -31,6 +32,7 @@ class FakeBase:
     scopes: frozenset[str] | None = ALL_SCOPES
     level: str | None = "create"
     is_free: bool = False
+    zones: frozenset[str] | None = None
     failures: list[TwmError] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     sent: list[Mapping[str, Any]] = field(default_factory=list)
@@ -69,6 +71,9 @@ class FakeBase:
             raise RequestRefusedError("422 INVALID_REQUEST_UNKNOWN: options")
         if self.is_free and (options or {}).get("color", "greenBright") != "greenBright":
             raise RequestRefusedError("422 INVALID_REQUEST_UNKNOWN: color")
+        zone = (options or {}).get("timeZone")
+        if self.zones is not None and zone is not None and zone not in self.zones:
+            raise RequestRefusedError("422 INVALID_REQUEST_UNKNOWN: timeZone")
         self.sent.append(payload)
         return FoundField(id=f"fldNew{next(self._ids)}", name=payload["name"], type=payload["type"])
 

@@ -409,13 +409,16 @@ def test_field_names_of_the_base_stay_in_its_words(client, replay):
 
 
 def test_the_end_of_the_window_ends_the_repeats(settings, budget, replay):
-    def should_stop():
-        raise WindowClosedError("the window is over")
+    def before_attempt():
+        if replay.requests:
+            raise WindowClosedError("the window is over")
 
     replay.says(OUTAGE)
+    client = AirtableClient(settings, budget, sleep=lambda _: None)
+    client.pace.before_attempt = before_attempt
 
     with pytest.raises(WindowClosedError):
-        update(AirtableClient(settings, budget, should_stop=should_stop))
+        update(client)
 
     assert len(replay.requests) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from http import HTTPStatus
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -84,6 +85,15 @@ def test_an_old_base_is_adopted_without_a_doubled_column_or_record(world):
     after = world.records("Tasks")
     assert {key: [cells.get(name) for name in OWN[:3]] for key, cells in after.items()} == own
     assert any(any(cells) for cells in own.values())
+
+
+def test_a_zone_that_airtable_has_no_name_for_is_shown_in_utc(world):
+    layouts = set_up(world.client, specs(load_settings(timezone="CET"), {}), {})
+
+    cells = to_cells(SPECS["tasks"], {"task_id": 1, "due_at": date(2026, 3, 1)}, timezone=ZoneInfo("CET"))
+    upsert(world, layouts["tasks"], [layouts["tasks"].by_id({k: cells[k] for k in ("id", "dueDate")})])
+    [record] = world.control.truth("airtable_record")
+    assert record["cells"]["dueDate"] == "2026-02-28T23:00:00.000Z"
 
 
 def test_the_free_plan_gets_its_only_colour(world):

@@ -172,6 +172,37 @@ def test_a_table_with_the_name_of_the_other_is_pointed_out():
         plan_setup(SPECS, [table("emails", id="tblTasks")], known)
 
 
+def options_of(base: FakeBase, name: str, option: str) -> list[str]:
+    return [it["options"][option] for it in base.sent if it["name"] == name]
+
+
+def test_a_time_zone_that_airtable_has_no_name_for_becomes_utc_and_no_other_does():
+    knows, knows_not = FakeBase(is_free=True), FakeBase(zones=frozenset({"utc"}))
+
+    set_up(knows, SPECS, {})
+    set_up(knows_not, SPECS, {})
+
+    assert options_of(knows, "Sent At", "timeZone")[-1] == "Europe/Berlin"
+    assert options_of(knows_not, "Sent At", "timeZone") == ["utc"]
+    assert options_of(knows_not, "dueDate", "timeZone") == ["utc"]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC"])
+def test_utc_is_asked_for_by_the_name_it_has_at_airtable(zone):
+    base = FakeBase(zones=frozenset({"utc"}))
+
+    set_up(base, specs(load_settings(timezone=zone), {}), {})
+
+    assert options_of(base, "Draft", "color") == ["yellowBright"]
+
+
+def test_a_refusal_that_no_other_options_mend_is_told_in_its_first_words():
+    base = FakeBase(zones=frozenset(), is_free=True)
+
+    with pytest.raises(RequestRefusedError, match="timeZone"):
+        set_up(base, {"tasks": TASKS}, {})
+
+
 def test_colours_give_way_only_where_the_plan_refuses_them():
     paid, free = FakeBase(), FakeBase(is_free=True)
 

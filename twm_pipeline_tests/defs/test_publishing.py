@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import dagster as dg
 import pytest
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from pydantic import SecretStr
 
@@ -88,6 +91,66 @@ def test_the_sensor_says_why_it_stands_still(deployment):
     assert "DB_BACKEND is postgres" in skipped(deployment)
     deployment.set(db_backend="both")
     assert "AIRTABLE_API_KEY and AIRTABLE_BASE_ID" in skipped(deployment)
+
+
+def test_the_sensor_says_that_the_month_is_used_up(published):
+    published.set(airtable_monthly_calls=2)
+    assert not publish(published).success
+    assert "AIRTABLE_MONTHLY_CALLS are used up" in skipped(published)
+
+    published.set(airtable_monthly_calls=None)
+    published.control.airtable_set_quota(0)
+    result = publish(published)
+
+    assert not result.success
+    assert "month are used up" in published.lines(result)
+    assert "monthly quota is used up" in skipped(published)
+    assert "monthly quota is used up" in str(night(published).skip_message)
+    assert published.run("teamwork_sync").success
+
+
+WEEKDAY, SUNDAY = datetime(2026, 3, 4, 2, 47, tzinfo=UTC), datetime(2026, 3, 1, 2, 47, tzinfo=UTC)
+
+
+def night(deployment: Deployment, at: datetime = WEEKDAY) -> ScheduleExecutionData:
+    schedule = defs.resolve_schedule_def("airtable_check_schedule")
+    with dg.build_schedule_context(instance=deployment.instance, scheduled_execution_time=at) as context:
+        return schedule.evaluate_tick(context)
+
+
+def test_every_night_a_sample_is_looked_at_and_on_sundays_everything(published):
+    publish(published)
+    [request] = night(published).run_requests or []
+    [whole] = night(published, SUNDAY).run_requests or []
+    config = request.run_config["ops"]["airtable_window"]["config"]
+    published.control.airtable_wipe()
+
+    result = publish(published, **config)
+
+    assert result.success
+    assert whole.run_config["ops"]["airtable_window"]["config"] == {"check": "whole"}
+    events = published.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION)
+    [found] = [
+        item.metadata
+        for event in events
+        if (item := event.asset_observation).asset_key.path == ["airtable", "tasks"]
+    ]
+    assert found["missing"].value == published.count("public.tasks", "true") > 0
+    records = [row["table"] for row in published.control.truth("airtable_record")]
+    assert records.count("Tasks") == published.count("public.tasks", "true")
+
+
+def test_nothing_is_looked_at_where_nothing_is_published(deployment):
+    assert "DB_BACKEND is postgres" in str(night(deployment).skip_message)
+    deployment.set(db_backend="both", airtable_api_key=SecretStr("pat"), airtable_base_id="app0123456789abcd")
+    assert "Nothing has been published yet" in str(night(deployment).skip_message)
+
+
+def test_a_check_that_there_is_not_is_told_so(published):
+    result = publish(published, check="half")
+
+    assert not result.success
+    assert "neither `sample` nor `whole`" in published.lines(result)
 
 
 def test_an_open_window_publishes_a_change_as_it_comes(published):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from twm_pipeline.errors import DatabaseUnavailableError, TwmError
+from twm_pipeline.errors import DatabaseUnavailableError, TwmError, WindowClosedError
 from twm_pipeline.mirror.changelog import follow_changes
 from twm_pipeline.sandbox import SandboxControl
 from twm_pipeline.sandbox.client import SandboxError
@@ -174,7 +174,7 @@ def test_postgresql_lost_between_a_call_and_its_commit(make_publishing):
     lost: list[TwmError] = []
 
     def run() -> None:
-        with contextlib.suppress(DatabaseUnavailableError):
+        with contextlib.suppress(DatabaseUnavailableError, WindowClosedError):
             publish(world.engine, world.settings)
             return
         lost.append(DatabaseUnavailableError("lost"))

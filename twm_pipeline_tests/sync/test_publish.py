@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,15 +24,17 @@ from twm_pipeline.errors import (
     ConfigError,
     QuotaExhaustedError,
     RequestRefusedError,
+    WindowClosedError,
 )
 from twm_pipeline.mirror.changelog import count_changes, follow_changes
-from twm_pipeline.mirror.published import Published
+from twm_pipeline.mirror.published import Published, load_publication
 from twm_pipeline.sandbox import SandboxControl
 from twm_pipeline.settings import environment_of
 from twm_pipeline.sync.publish import Publisher
-from twm_pipeline.sync.publish_check import CheckReport
+from twm_pipeline.sync.publish_check import How
 from twm_pipeline.sync.publish_plan import Plan, plan_publish
 from twm_pipeline.sync.publishing import CALLS_AT_ONCE, PublishWindow
+from twm_pipeline.sync.window import WINDOW_LOCK
 from twm_pipeline_tests.publishing import (
     Reports,
     airtable_settings,
@@ -227,6 +231,14 @@ def test_an_empty_base_is_set_up_and_filled(fresh):
         assert (report.updated, report.removed, report.set_aside) == (0, 0, 0)
 
 
+def test_a_row_that_waited_is_compared_once_by_the_first_publication(fresh):
+    assert fresh.waits() >= len(fresh.task_ids())
+
+    report = fresh.tasks()
+
+    assert report.compared == len(fresh.task_ids()) == report.created
+
+
 def test_ten_records_travel_in_a_call(fresh):
     report = fresh.tasks()
 
@@ -298,6 +310,19 @@ def test_calls_are_counted_once_by_a_window_that_looks_twice(base):
             Publisher(engine=engine, settings=settings, client=client).run()
 
     assert base.account.scalar("SELECT calls FROM twm.monthly_calls") == counted + len(base.requests())
+
+
+def test_once_a_day_everything_is_compared_and_only_what_differs_is_sent(base):
+    task_id = base.task_ids()[0]
+    base.execute("UPDATE twm.published SET cells_hash = NULL WHERE row_id = :id", id=str(task_id))
+    assert base.tasks().compared == 0
+
+    base.execute("UPDATE twm.publications SET compared_at = now() - interval '25 hours'")
+    report = base.tasks()
+
+    assert (report.compared, report.updated) == (len(base.task_ids()), 1)
+    assert kinds(base.requests()) == {"PATCH records": 1}
+    assert base.tasks().compared == 0
 
 
 # -- what changed ----------------------------------------------------------------------------------------
@@ -582,6 +607,17 @@ def test_a_deleted_table_is_made_again_and_filled(base):
     assert report.created == len(base.task_ids())
 
 
+def test_a_table_that_is_gone_when_its_turn_is_over_is_filled_by_the_same_run(base):
+    base.control.airtable_delete_table("Tasks")
+    base.control.airtable_delete_field("Emails", "Subject")
+    base.control.receive_mail(subject="Steel")
+    base.account.sync("missive")
+
+    base.publish()
+
+    assert not base.differences()
+
+
 def test_a_table_that_may_not_be_written_is_not_made_anew(base):
     base.control.airtable_set_role("read")
     base.edit(base.task_ids()[0], name="Order steel")
@@ -806,6 +842,19 @@ def test_an_exhausted_quota_stops_publishing_and_nothing_else(fresh):
     assert fresh.account.scalar("SELECT count(*) FROM public.tasks WHERE title = 'Order steel'") == 1
 
 
+def test_a_quota_that_ends_while_the_base_is_looked_at_is_remembered_too(base):
+    base.control.airtable_set_quota(0)
+
+    with pytest.raises(QuotaExhaustedError):
+        base.publish(check="sample")
+    refused = len(base.requests())
+    with pytest.raises(QuotaExhaustedError, match="quota is used up"):
+        base.publish()
+
+    assert refused == 1
+    assert base.requests() == []
+
+
 def test_publishing_goes_on_when_somebody_asks_for_it(fresh):
     fresh.control.airtable_set_quota(5)
     with pytest.raises(QuotaExhaustedError):
@@ -846,6 +895,73 @@ def test_the_months_last_call_is_not_exceeded(fresh):
     fresh.account = unlimited
     fresh.publish()
     assert not fresh.differences()
+
+
+# -- windows ---------------------------------------------------------------------------------------------
+
+
+def test_a_window_that_ends_in_the_middle_of_publishing_leaves_the_rest_to_the_next(make_base):
+    base = make_base(tasks=300)
+    base.control.set_latency(0.2, "airtable")
+
+    base.publish(seconds=0.5)
+    published = base.account.scalar("SELECT count(*) FROM twm.published")
+    base.control.set_latency(0, "airtable")
+    base.publish()
+
+    assert published < base.account.scalar("SELECT count(*) FROM twm.published")
+    assert not base.differences()
+
+
+def test_a_publisher_that_has_lost_its_lock_makes_no_further_call(fresh, monkeypatch):
+    monkeypatch.setattr("twm_pipeline.sync.window.LOCK_CHECK_SECONDS", 0)
+    calls: list[int] = []
+
+    def lose_the_lock(*_: object) -> None:
+        if not calls:
+            fresh.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                f" AND classid = {WINDOW_LOCK} AND objid = 3"
+            )
+            calls.append(len(fresh.requests()))
+
+    with pytest.raises(WindowClosedError):
+        fresh.publish(on_commit=lose_the_lock)
+
+    assert len(fresh.requests()) <= CALLS_AT_ONCE
+
+
+def test_a_look_that_is_asked_for_beside_an_open_window_is_taken_by_it(base):
+    task_id = base.task_ids()[0]
+    base.control.airtable_delete("Tasks", base.record_of(task_id))
+    over = threading.Event()
+
+    def until_over() -> None:
+        if over.is_set():
+            raise WindowClosedError("over")
+
+    engine, settings = base.account.engine, base.account.settings
+    window = PublishWindow(engine=engine, settings=settings, seconds=600, should_stop=until_over)
+
+    def keep_open() -> None:
+        with suppress(WindowClosedError):
+            window.run()
+
+    def wait(seconds: float) -> None:
+        over.wait(seconds)
+
+    holder = threading.Thread(target=keep_open)
+    holder.start()
+    while not base.account.scalar(f"SELECT count(*) FROM pg_locks WHERE classid = {WINDOW_LOCK}"):
+        over.wait(0.02)
+    ran = PublishWindow(engine=engine, settings=settings, check="sample", wait=wait).run()
+    over.set()
+    holder.join()
+
+    assert not ran
+    assert found_in(base, "tasks")["tasks"]["missing"] == 1
+    base.publish()
+    assert not base.differences()
 
 
 # -- bases that were there before ------------------------------------------------------------------------
@@ -892,13 +1008,18 @@ def test_adopting_a_complete_old_base_makes_no_record_twice(make_base):
 # -- looking at the base ---------------------------------------------------------------------------------
 
 
-def check(
-    base: Base, how: Literal["sample", "whole"], *, views: tuple[Key, ...] = KEYS
-) -> dict[Key, CheckReport]:
+def check(base: Base, how: How, *, views: tuple[Key, ...] = KEYS) -> dict[Key, dict[str, Any]]:
     """Publish, look at the base, write again what differs; return what was found."""
-    window = PublishWindow(engine=base.account.engine, settings=base.account.settings, check=how, views=views)
-    assert window.run()
-    return window.checked
+    engine, settings = base.account.engine, base.account.settings
+    assert PublishWindow(engine=engine, settings=settings, check=how, views=views).run()
+    return found_in(base, *views)
+
+
+def found_in(base: Base, *views: Key) -> dict[Key, dict[str, Any]]:
+    """Return what the last look at the base has found."""
+    with base.account.engine.connect() as connection:
+        name = str(base.account.settings.airtable_base_id)
+        return {view: load_publication(connection, name, view).check_found or {} for view in views}
 
 
 @pytest.mark.parametrize("tables", [False, True], ids=["rows", "tables"])
@@ -916,13 +1037,40 @@ def test_a_sample_of_a_base_that_is_as_it_should_be_costs_a_call_a_table(base):
     found = check(base, "sample", views=("tasks",))["tasks"]
 
     assert len(base.requests()) == 1
-    assert (found.checked, found.missing, found.different) == (len(base.task_ids()), 0, 0)
+    assert (found["checked"], found["missing"], found["different"]) == (len(base.task_ids()), 0, 0)
+
+
+def test_a_look_compares_everything_with_what_was_published_first(base):
+    task_id = base.task_ids()[0]
+    base.execute("UPDATE teamwork.tasks SET title = 'Order steel' WHERE id = :id", id=task_id)
+    base.execute("TRUNCATE twm.change_log")
+    assert base.tasks().compared == 0
+
+    check(base, "sample")
+
+    assert base.cells_of(task_id)["name"] == "Order steel"
+
+
+def test_what_a_look_finds_is_kept_for_everybody(base):
+    found = check(base, "whole")["tasks"]
+
+    rows = len(base.task_ids())
+    assert found == {
+        "how": "whole",
+        "rows": rows,
+        "records": rows,
+        "checked": rows,
+        "missing": 0,
+        "different": 0,
+        "doubled": [],
+        "remade": False,
+    }
 
 
 def test_samples_go_round(make_base):
     base = make_base(tasks=300, conversations=3)
     base.publish()
-    counts = [check(base, "sample")["tasks"].checked for _ in range(4)]
+    counts = [check(base, "sample")["tasks"]["checked"] for _ in range(4)]
 
     assert counts == [100, 100, len(base.task_ids()) - 200, 100]
 
@@ -936,9 +1084,9 @@ def test_deleted_and_changed_records_are_as_the_mirror_says_again(base, how):
 
     found = check(base, how)["tasks"]
 
-    assert (found.missing, found.different) == (1, 2)
+    assert (found["missing"], found["different"]) == (1, 2)
     assert not base.differences()
-    assert not any(check(base, how)["tasks"].problems)
+    assert check(base, how)["tasks"]["different"] == 0
 
 
 def test_a_deleted_record_deep_in_the_table_comes_back_by_a_whole_look(make_base):
@@ -946,8 +1094,8 @@ def test_a_deleted_record_deep_in_the_table_comes_back_by_a_whole_look(make_base
     base.publish()
     base.control.airtable_delete("Tasks", base.record_of(base.task_ids()[-1]))
 
-    assert check(base, "sample")["tasks"].missing == 0
-    assert check(base, "whole")["tasks"].missing == 1
+    assert check(base, "sample")["tasks"]["missing"] == 0
+    assert check(base, "whole")["tasks"]["missing"] == 1
     assert not base.differences()
 
 
@@ -956,10 +1104,11 @@ def test_doubled_records_are_told_of_and_left_to_people(base):
     copy = base.control.airtable_duplicate("Tasks", base.record_of(task_id))
     base.control.airtable_create("Tasks", {"name": "Somebody's own"})
 
-    found = check(base, "whole")["tasks"]
+    reports = base.publish(check="whole")
 
-    assert found.doubled == [str(task_id)]
-    assert str(task_id) in found.problems[0]
+    assert found_in(base, "tasks")["tasks"]["doubled"] == [str(task_id)]
+    [problem] = reports["tasks"].problems
+    assert str(task_id) in problem
     assert copy in base.records()
 
 
@@ -968,7 +1117,7 @@ def test_a_look_leaves_alone_what_waits_to_be_sent(picky):
 
     found = check(picky, "whole")["tasks"]
 
-    assert found.different == 0
+    assert found["different"] == 0
     assert list(picky.set_aside()) == [str(bad)]
 
 
@@ -978,4 +1127,4 @@ def test_a_look_changes_nothing_of_what_users_add(base):
 
     found = check(base, "whole")["tasks"]
 
-    assert (found.missing, found.different) == (0, 0)
+    assert (found["missing"], found["different"]) == (0, 0)

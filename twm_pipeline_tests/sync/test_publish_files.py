@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from twm_pipeline.errors import QuotaExhaustedError
 from twm_pipeline.mirror.published_files import count_waiting_files
+from twm_pipeline.sync.attachments import AttachmentWindow
 from twm_pipeline.sync.publish import PublishReport
 from twm_pipeline.sync.publishing import PublishWindow
 from twm_pipeline.sync.window import prepare
@@ -156,3 +158,95 @@ def test_a_window_asks_the_vendor_for_fresh_addresses(base: Account) -> None:
 
     assert len(files(base, message_id)) == 1
     assert waiting(base) == 0
+
+
+def test_a_field_of_files_that_is_deleted_is_made_again_and_filled(base: Account) -> None:
+    old = receive(base, SMALL)
+    publish(base)
+    base.control.do("airtable_delete_field", table="Emails", field="Attachments")
+    new = receive(base, SMALL)
+
+    reports = publish(base)
+
+    assert reports["emails"].updated == 0
+    assert [len(files(base, item)) for item in (old, new)] == [1, 1]
+    assert waiting(base) == 0
+
+
+def test_a_record_that_is_gone_before_its_files_arrived_comes_back_with_them(base: Account) -> None:
+    message_id = receive(base, SMALL)
+    publish(base)
+    [record] = [
+        row["id"]
+        for row in base.control.truth("airtable_record")
+        if row["cells"].get("Email ID") == message_id
+    ]
+    base.control.do("airtable_delete", table="Emails", record_ids=[record])
+    tried_again(base)
+
+    publish(base)
+    publish(base)
+
+    assert len(files(base, message_id)) == 1
+
+
+def test_files_that_fail_again_and_again_are_tried_ever_later(base: Account) -> None:
+    receive(base, SMALL)
+    base.control.do("airtable_fail_attachments", count=9)
+    with base.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE missive.emails SET raw = jsonb_set(raw, '{attachments,0,url}', '\"http://127.0.0.1:1/\"')"
+            " WHERE attachments <> '[]'"
+        )
+
+    for _ in range(4):
+        publish(base)
+        tried_again(base)
+
+    query = (
+        "SELECT max(attachments_tries), max(attachments_due_at) > now() + interval '4 min' FROM twm.published"
+    )
+    assert tuple(base.query(query)[0]) == (2, True)
+    assert waiting(base) > 0
+
+
+def test_a_wiped_base_gets_its_files_from_the_store_and_asks_no_vendor(base: Account) -> None:
+    message_id = receive(base, SMALL)
+    publish(base)
+    assert AttachmentWindow(engine=base.engine, settings=base.settings).run()
+    with base.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE missive.emails SET raw = jsonb_set(raw, '{attachments,0,url}', '\"http://x.test/?Expires=1\"')"
+            " WHERE attachments <> '[]'"
+        )
+    base.control.do("airtable_wipe", tables=False)
+    asked = base.requests("missive"), base.requests("teamwork")
+
+    assert PublishWindow(engine=base.engine, settings=base.settings, check="sample").run()
+
+    assert [file["size"] for file in files(base, message_id)] == [2000]
+    assert (base.requests("missive"), base.requests("teamwork")) == asked
+
+
+def test_an_outage_of_the_vendor_holds_up_files_and_no_row(base: Account) -> None:
+    base.control.set_answer("missive.attachment_seconds", 0)
+    receive(base, SMALL)
+    publish(base)
+    base.control.add_fault("missive", "503", count=None, retry_after="none")
+
+    assert PublishWindow(engine=base.engine, settings=base.settings, seconds=0.5).run()
+
+    assert waiting(base) == 1
+    assert base.scalar("SELECT max(attachments_tries) FROM twm.published") == 0
+
+
+def test_files_do_not_exceed_the_months_calls(base: Account) -> None:
+    receive(base, SMALL)
+    used = base.scalar("SELECT calls FROM twm.monthly_calls")
+    calls = base.requests("airtable")
+
+    with pytest.raises(QuotaExhaustedError, match="AIRTABLE_MONTHLY_CALLS"):
+        publish(base.change(airtable_monthly_calls=used + 1))
+
+    assert base.requests("airtable") == calls + 1
+    assert waiting(base) == 1
