@@ -112,7 +112,10 @@ class Store(ABC):
         """
         path = self.parts / uuid.uuid4().hex
         with _translated():
-            self.parts.mkdir(parents=True, exist_ok=True)
+            self.parts.parent.mkdir(
+                mode=0o700, parents=True, exist_ok=True
+            )  # one that is there stays as it is
+            self.parts.mkdir(exist_ok=True)
             self._check_room(size)
             file = path.open("xb")
         try:
