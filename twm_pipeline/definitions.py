@@ -9,6 +9,7 @@ from twm_pipeline.defs.assets import source_assets
 from twm_pipeline.defs.attachments import attachments_asset, attachments_download, attachments_sensor
 from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
+from twm_pipeline.defs.housekeeping import housekeeping, nightly_housekeeping
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
 from twm_pipeline.defs.publishing import (
     airtable_assets,
@@ -28,13 +29,22 @@ defs = dg.Definitions(
         airtable_assets,
     ],
     asset_checks=asset_checks,
-    jobs=[*SYNC_JOBS.values(), attachments_download, airtable_publish, reconcile, webhooks_check, checks],
+    jobs=[
+        *SYNC_JOBS.values(),
+        attachments_download,
+        airtable_publish,
+        reconcile,
+        webhooks_check,
+        checks,
+        housekeeping,
+    ],
     schedules=[
         *(poll_schedule(source) for source in SOURCES),
         nightly_reconcile,
         airtable_check_schedule,
         webhooks_check_schedule,
         checks_schedule,
+        nightly_housekeeping,
     ],
     sensors=[
         *(spool_sensor(source) for source in SOURCES),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -146,3 +147,16 @@ def open_log(path: Path) -> TextIO:
     if path.exists() and path.stat().st_size > KEPT_LOG_BYTES:
         path.replace(path.with_suffix(".log.1"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "a")
+
+
+def shorten_logs(folder: Path) -> int:
+    """Keep what the logs of running processes hold beside them, and begin them anew; return how many.
+
+    They are open for appending, so writing goes on at the new end. Few lines may be lost: those written
+    between the copy and the cut.
+    """
+    long = [path for path in folder.glob("*.log") if path.stat().st_size > KEPT_LOG_BYTES]
+    for path in long:
+        shutil.copy(path, path.with_suffix(".log.1"))
+        os.truncate(path, 0)
+    return len(long)

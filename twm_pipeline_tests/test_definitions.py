@@ -88,6 +88,7 @@ def test_jobs_and_schedules_have_their_names():
         "reconcile",
         "webhooks_check",
         "checks",
+        "housekeeping",
     }
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "teamwork_spool_sensor": "RUNNING",
@@ -103,6 +104,7 @@ def test_jobs_and_schedules_have_their_names():
         "airtable_check_schedule": "RUNNING",
         "webhooks_check_schedule": "RUNNING",
         "checks_schedule": "RUNNING",
+        "nightly_housekeeping_schedule": "RUNNING",
     }
 
 
@@ -116,6 +118,7 @@ def test_jobs_and_schedules_have_their_names():
         "reconcile",
         "webhooks_check",
         "checks",
+        "housekeeping",
     ],
 )
 def test_jobs_run_in_one_process_and_have_an_end(name):
