@@ -144,7 +144,7 @@ class Store(ABC):
             StoreUnavailableError: If the store does not take it, or not all of it.
             RecordError: If it does not take this path.
         """
-        with _translated(path):
+        with _translated(of_one_file=True):
             file.flush()
             os.fsync(file.fileno())
             self._put(Path(file.name), path)
@@ -212,12 +212,12 @@ class FolderStore(Store):
 
     def read(self, path: str) -> bytes:
         """See `Store`."""
-        with _translated(path):
+        with _translated(of_one_file=True):
             return self._path(path).read_bytes()
 
     def remove(self, path: str) -> None:
         """See `Store`."""
-        with _translated(path):
+        with _translated(of_one_file=True):
             self._path(path).unlink(missing_ok=True)
 
 
@@ -254,18 +254,18 @@ class RemoteStore(Store):
     def size(self, path: str) -> int | None:
         """See `Store`."""
         target = self._root / path
-        with _translated(path):
+        with _translated(of_one_file=True):
             target.fs.invalidate_cache()
             return int(target.fs.size(target.path)) if target.fs.exists(target.path) else None
 
     def read(self, path: str) -> bytes:
         """See `Store`."""
-        with _translated(path):
+        with _translated(of_one_file=True):
             return bytes((self._root / path).read_bytes())
 
     def remove(self, path: str) -> None:
         """See `Store`."""
-        with _translated(path):
+        with _translated(of_one_file=True):
             (self._root / path).unlink(missing_ok=True)
 
 
@@ -280,15 +280,15 @@ def open_store(settings: Settings, place: str | None = None) -> Store:
 
 
 @contextmanager
-def _translated(path: str | None = None) -> Iterator[None]:
+def _translated(*, of_one_file: bool = False) -> Iterator[None]:
     """Turn what a file system raises into our errors; its own text may tell more than is wanted."""
     try:
         yield
     except (ConfigError, RecordError, StoreUnavailableError):
         raise
     except OSError as error:
-        if path is not None and error.errno in OF_THE_NAME:
-            msg = f"The attachment store does not take the path {path} ({os.strerror(error.errno)})."
+        if of_one_file and error.errno in OF_THE_NAME:
+            msg = f"The attachment store does not take the path of this file ({os.strerror(error.errno)})."
             raise RecordError(msg) from error
         words = os.strerror(error.errno) if error.errno else type(error).__name__
         msg = f"The attachment store does not do what it was asked: {words}."

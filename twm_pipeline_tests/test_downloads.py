@@ -25,9 +25,9 @@ HERE = Downloads(("127.0.0.1",))
 
 
 @pytest.fixture
-def place() -> Iterator[Storage]:
-    with storage() as place:
-        yield place
+def host() -> Iterator[Storage]:
+    with storage() as host:
+        yield host
 
 
 def fetch(url: str, *, by: Downloads = HERE, most_bytes: int = 1 << 30) -> tuple[bytes, Fetched]:
@@ -46,40 +46,40 @@ def named(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-def test_a_file_arrives_whole_with_its_size_and_checksum(place: Storage) -> None:
-    place.answers["/a"] = file(
+def test_a_file_arrives_whole_with_its_size_and_checksum(host: Storage) -> None:
+    host.answers["/a"] = file(
         CONTENT, Content_MD5=base64.b64encode(hashlib.md5(CONTENT, usedforsecurity=False).digest()).decode()
     )
 
-    content, fetched = fetch(place.url("/a?Signature=x"))
+    content, fetched = fetch(host.url("/a?Signature=x"))
 
     assert content == CONTENT
     assert fetched == Fetched(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
-def test_an_empty_file_is_a_file(place: Storage) -> None:
-    place.answers["/a"] = file(b"")
+def test_an_empty_file_is_a_file(host: Storage) -> None:
+    host.answers["/a"] = file(b"")
 
-    assert fetch(place.url("/a"))[1].size == 0
-
-
-def test_what_a_storage_keeps_compressed_arrives_as_it_was(place: Storage) -> None:
-    place.answers["/a"] = file(gzip.compress(CONTENT), Content_Encoding="gzip")
-
-    assert fetch(place.url("/a"))[0] == CONTENT
+    assert fetch(host.url("/a"))[1].size == 0
 
 
-def test_no_credentials_go_to_the_storage(place: Storage, monkeypatch, tmp_path: Path) -> None:
+def test_what_a_storage_keeps_compressed_arrives_as_it_was(host: Storage) -> None:
+    host.answers["/a"] = file(gzip.compress(CONTENT), Content_Encoding="gzip")
+
+    assert fetch(host.url("/a"))[0] == CONTENT
+
+
+def test_no_credentials_go_to_the_storage(host: Storage, monkeypatch, tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    place.answers["/a"] = status(302, Location="/b", Set_Cookie="session=1")
-    place.answers["/b"] = file(CONTENT)
+    host.answers["/a"] = status(302, Location="/b", Set_Cookie="session=1")
+    host.answers["/b"] = file(CONTENT)
 
-    fetch(place.url("/a"))
+    fetch(host.url("/a"))
 
-    assert [path for path, _ in place.asked] == ["/a", "/b"]
-    assert not {"Authorization", "Cookie", "Referer"} & {name for _, sent in place.asked for name in sent}
+    assert [path for path, _ in host.asked] == ["/a", "/b"]
+    assert not {"Authorization", "Cookie", "Referer"} & {name for _, sent in host.asked for name in sent}
 
 
 UNFINISHED = {
@@ -97,49 +97,49 @@ UNFINISHED = {
 
 
 @pytest.mark.parametrize("answer", UNFINISHED.values(), ids=UNFINISHED)
-def test_what_is_not_complete_is_no_file_and_may_be_one_later(place: Storage, answer: Any) -> None:
-    place.answers["/a"] = answer
+def test_what_is_not_complete_is_no_file_and_may_be_one_later(host: Storage, answer: Any) -> None:
+    host.answers["/a"] = answer
 
     with pytest.raises(UnansweredError):
-        fetch(place.url("/a?Signature=s3cret"))
+        fetch(host.url("/a?Signature=s3cret"))
 
 
-def test_a_digest_of_parts_says_nothing(place: Storage) -> None:
-    place.answers["/a"] = file(CONTENT, **{"x-amz-checksum-sha256": "q1w2e3==-3", "Content-MD5": "none"})
+def test_a_digest_of_parts_says_nothing(host: Storage) -> None:
+    host.answers["/a"] = file(CONTENT, **{"x-amz-checksum-sha256": "q1w2e3==-3", "Content-MD5": "none"})
 
-    assert fetch(place.url("/a"))[0] == CONTENT
+    assert fetch(host.url("/a"))[0] == CONTENT
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
-def test_an_address_that_has_expired_is_told_apart_from_an_outage(place: Storage, code: int) -> None:
-    place.answers["/a"] = status(code)
+def test_an_address_that_has_expired_is_told_apart_from_an_outage(host: Storage, code: int) -> None:
+    host.answers["/a"] = status(code)
 
     with pytest.raises(LinkRefusedError, match=f"answers {code}"):
-        fetch(place.url("/a"))
+        fetch(host.url("/a"))
 
 
-def test_a_file_that_is_too_large_is_left_at_once(place: Storage) -> None:
-    place.answers["/a"] = file(CONTENT)
-    place.answers["/b"] = file(CONTENT, Content_Length="none")
+def test_a_file_that_is_too_large_is_left_at_once(host: Storage) -> None:
+    host.answers["/a"] = file(CONTENT)
+    host.answers["/b"] = file(CONTENT, Content_Length="none")
     content = bytearray()
 
     with pytest.raises(FileTooLargeError):
-        HERE.fetch(place.url("/a"), content.extend, most_bytes=len(CONTENT) - 1)
+        HERE.fetch(host.url("/a"), content.extend, most_bytes=len(CONTENT) - 1)
     assert not content
-    assert HERE.read(place.url("/b"), most_bytes=len(CONTENT) - 1) is None
-    assert HERE.read(place.url("/b"), most_bytes=len(CONTENT)) == CONTENT
+    assert HERE.read(host.url("/b"), most_bytes=len(CONTENT) - 1) is None
+    assert HERE.read(host.url("/b"), most_bytes=len(CONTENT)) == CONTENT
 
 
-def test_a_trickle_is_given_up(place: Storage, monkeypatch) -> None:
+def test_a_trickle_is_given_up(host: Storage, monkeypatch) -> None:
     monkeypatch.setattr(downloads, "PATIENCE_SECONDS", -1.0)
     monkeypatch.setattr(downloads, "LEAST_BYTES_PER_SECOND", 1 << 40)
-    place.answers["/a"] = file(CONTENT)
+    host.answers["/a"] = file(CONTENT)
 
     with pytest.raises(UnansweredError, match="too slowly"):
-        fetch(place.url("/a"))
+        fetch(host.url("/a"))
 
 
-def test_a_large_file_passes_through_little_memory(place: Storage) -> None:
+def test_a_large_file_passes_through_little_memory(host: Storage) -> None:
     piece, pieces = b"\x00" * (1 << 20), 100
 
     def large(request: Any) -> None:
@@ -149,10 +149,10 @@ def test_a_large_file_passes_through_little_memory(place: Storage) -> None:
         for _ in range(pieces):
             request.wfile.write(piece)
 
-    place.answers["/a"] = large
+    host.answers["/a"] = large
 
     tracemalloc.start()
-    fetched = HERE.fetch(place.url("/a"), lambda _: None, most_bytes=1 << 40)
+    fetched = HERE.fetch(host.url("/a"), lambda _: None, most_bytes=1 << 40)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
@@ -197,22 +197,22 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("how", ["at once", "by a redirect"])
-def test_nothing_is_asked_inside_a_private_network(place: Storage, monkeypatch, form: str, how: str) -> None:
+def test_nothing_is_asked_inside_a_private_network(host: Storage, monkeypatch, form: str, how: str) -> None:
     named(monkeypatch, inside_example_com="127.0.0.2")
-    target = form.format(port=place.port)
-    place.answers["/a"] = status(302, Location=target)
-    place.answers["/b"] = file(CONTENT)
+    target = form.format(port=host.port)
+    host.answers["/a"] = status(302, Location=target)
+    host.answers["/b"] = file(CONTENT)
 
     with pytest.raises(UnsafeAddressError):
-        fetch(target if how == "at once" else place.url("/a"))
+        fetch(target if how == "at once" else host.url("/a"))
 
-    assert [path for path, _ in place.asked if path == "/b"] == []
+    assert [path for path, _ in host.asked if path == "/b"] == []
 
 
 def test_a_name_that_changes_its_address_after_it_was_looked_at_is_not_asked(
-    place: Storage, monkeypatch
+    host: Storage, monkeypatch
 ) -> None:
-    place.answers["/b"] = file(CONTENT)
+    host.answers["/b"] = file(CONTENT)
     answers = iter(["8.8.8.8"])
     real = socket.getaddrinfo
 
@@ -222,9 +222,9 @@ def test_a_name_that_changes_its_address_after_it_was_looked_at_is_not_asked(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
     with pytest.raises(UnsafeAddressError):
-        fetch(f"http://rebind.example.com:{place.port}/b", by=Downloads())
+        fetch(f"http://rebind.example.com:{host.port}/b", by=Downloads())
 
-    assert place.asked == []
+    assert host.asked == []
 
 
 def test_one_private_address_of_several_is_one_too_many(monkeypatch) -> None:
@@ -237,12 +237,12 @@ def test_one_private_address_of_several_is_one_too_many(monkeypatch) -> None:
         fetch("http://both.example.com/b", by=Downloads())
 
 
-def test_redirects_have_an_end(place: Storage) -> None:
-    place.answers["/a"] = status(307, Location="/a")
+def test_redirects_have_an_end(host: Storage) -> None:
+    host.answers["/a"] = status(307, Location="/a")
 
     with pytest.raises(LinkRefusedError, match="on and on"):
-        fetch(place.url("/a"))
-    assert len(place.asked) == 1 + downloads.MOST_REDIRECTS
+        fetch(host.url("/a"))
+    assert len(host.asked) == 1 + downloads.MOST_REDIRECTS
 
 
 def test_a_redirect_does_not_lead_out_of_encryption() -> None:
@@ -252,11 +252,11 @@ def test_a_redirect_does_not_lead_out_of_encryption() -> None:
 
 
 def test_files_may_come_from_where_the_api_is_and_from_hosts_that_are_named(
-    place: Storage, monkeypatch
+    host: Storage, monkeypatch
 ) -> None:
     named(monkeypatch, store_example_com="127.0.0.1", api_example_com="10.1.2.3")
-    place.answers["/a"] = file(CONTENT)
-    url = f"http://store.example.com:{place.port}/a"
+    host.answers["/a"] = file(CONTENT)
+    url = f"http://store.example.com:{host.port}/a"
 
     elsewhere = (load_settings(), load_settings(missive_base_url="http://api.example.com/v1"))
     allowed = (

@@ -16,7 +16,7 @@ from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import LEAD_SECONDS
 from twm_pipeline.defs.windows import why_no_window, window_request
 from twm_pipeline.errors import TwmError, WindowClosedError
-from twm_pipeline.mirror.attachments import count_due, read_attachments
+from twm_pipeline.mirror.attachments import MOST_COUNTED, count_due, read_attachments
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.attachment_look import AttachmentReport
 from twm_pipeline.sync.attachments import AttachmentWindow
@@ -147,7 +147,9 @@ def attachments_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | d
         return dg.SkipReason("No file is due.")
     busy = why_no_window(context.instance, settings, "attachments", lead_seconds=LEAD_SECONDS)
     if busy is not None:
-        return dg.SkipReason(f"{count} files are due. {busy}")
+        return dg.SkipReason(
+            f"Files that are due: {count}{' or more' if count == MOST_COUNTED else ''}. {busy}"
+        )
     return window_request(settings, "attachments")
 
 

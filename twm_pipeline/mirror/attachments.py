@@ -26,6 +26,7 @@ FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(days=1)
 MOST_TRIES = 12
 """Fetched in vain so often, over more than two days, a file waits for `twm attachments retry`."""
+MOST_COUNTED = 1000
 HIDDEN_WAIT = timedelta(days=1)
 """A file whose message is deleted or out of scope is looked at again so much later: it may have come back."""
 
@@ -104,9 +105,12 @@ def due_files(connection: Connection, *, without: Sequence[Key] = (), limit: int
 
 
 def count_due(connection: Connection) -> int:
-    """Return how many files are to be fetched now."""
-    query = f"SELECT count(*) FROM twm.attachment_files WHERE {_DUE} AND NOT deleted AND NOT out_of_scope"
-    return int(connection.execute(text(query)).scalar_one())
+    """Return how many files are to be fetched now; of more than `MOST_COUNTED` only so many are counted."""
+    query = text(
+        f"SELECT count(*) FROM (SELECT FROM twm.attachment_files WHERE {_DUE} AND NOT deleted"
+        " AND NOT out_of_scope LIMIT :most) AS due"
+    )
+    return int(connection.execute(query, {"most": MOST_COUNTED}).scalar_one())
 
 
 def postpone_hidden(connection: Connection) -> None:

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -160,7 +160,7 @@ class Look:
                 self._ending.set()
             self._settle_some()
         if self._outage is not None:
-            self._put_off_silent()
+            self._put_off(self._silent)
             raise self._outage
         self._blame_silent()
 
@@ -170,26 +170,34 @@ class Look:
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         """Begin as many files as may be under way, those first whose address is good."""
         while len(self._under_way) < FILES_AT_ONCE:
-            if not self._ready and not (self._take() or self._try_to_renew()):
+            if not self._has_one_ready():
                 return
-            while self._ready and len(self._under_way) < FILES_AT_ONCE:
-                row = self._ready.popleft()
-                self._under_way[pool.submit(self._transfer, row)] = row
+            row = self._ready.popleft()
+            self._under_way[pool.submit(self._transfer, row)] = row
+
+    def _has_one_ready(self) -> bool:
+        """Return whether a file can be begun, after looking for one with a good address."""
+        while not self._ready and self._outage is None:
+            if self._stale:
+                self._try_to_renew()
+            elif not self._take():
+                break
+        return bool(self._ready)
 
     def _take(self) -> bool:
-        """Find what is due and settle where it goes; return whether any of it can be begun."""
-        if self._stale:
-            return False
+        """Find what is due and settle where it goes; return whether anything is."""
+        self.should_stop()
         held = [row.key for row in (*self._under_way.values(), *(row for row, _ in self._silent))]
         with self._transaction() as connection:
-            for row in due_files(connection, without=held, limit=ROWS_AT_ONCE):
+            rows = due_files(connection, without=held, limit=ROWS_AT_ONCE)
+            for row in rows:
                 if (reason := self.rule.leaves_out(row)) is not None:
                     note_skipped(connection, row, reason=reason, rule=self.rule.words)
                     self.report.skipped += 1
                     continue
                 ready = self._with_path(connection, row)
                 (self._ready if _lives(ready) else self._stale).append(ready)
-        return bool(self._ready)
+        return bool(rows)
 
     def _with_path(self, connection: Connection, row: FileRow) -> FileRow:
         """Return *row* with the path that it keeps, also if its subject changes before it is stored."""
@@ -206,30 +214,25 @@ class Look:
         settle_path(connection, row, store=self.store.place, path=path)
         return replace(row, store=self.store.place, path=path)
 
-    def _try_to_renew(self) -> bool:
+    def _try_to_renew(self) -> None:
+        """Get fresh addresses for some files; what was begun may end where the vendor does not answer."""
+        rows = [self._stale.popleft() for _ in range(min(RENEWED_AT_ONCE, len(self._stale)))]
+        if "missive" not in configured_sources(self.settings):
+            with self._transaction() as connection:
+                for row in rows:
+                    put_off(connection, row, reason="MISSIVE_API_TOKEN is not set", wait=NO_TOKEN_WAIT)
+            return
         try:
-            return self._renew()
+            urls = self._fresh_urls(rows)
         except (RetriableError, PermanentError) as error:
             self._outage = error
-            return False
-
-    def _renew(self) -> bool:
-        """Get fresh addresses for some files; return whether any file can be begun."""
-        while self._stale and not self._ready:
-            rows = [self._stale.popleft() for _ in range(min(RENEWED_AT_ONCE, len(self._stale)))]
-            if "missive" not in configured_sources(self.settings):
-                with self._transaction() as connection:
-                    for row in rows:
-                        put_off(connection, row, reason="MISSIVE_API_TOKEN is not set", wait=NO_TOKEN_WAIT)
-                continue
-            urls = self._fresh_urls(rows)
-            for row in rows:
-                self._renewed.add(row.key)
-                if row.key in urls:
-                    self._ready.append(replace(row, url=urls[row.key]))
-                else:
-                    self._failed(row, "its message cannot be read any more, so it has no address")
-        return bool(self._ready)
+            return
+        for row in rows:
+            self._renewed.add(row.key)
+            if row.key in urls:
+                self._ready.append(replace(row, url=urls[row.key]))
+            else:
+                self._failed(row, "its message cannot be read any more, so it has no address")
 
     def _fresh_urls(self, rows: Sequence[FileRow]) -> dict[Key, str]:
         """Return addresses as they are now, read with what the vendor's budget leaves to history."""
@@ -281,6 +284,7 @@ class Look:
             return
         except RetriableError as error:
             self._outage = error
+            self._put_off([(row, error)])
             return
         except WindowClosedError:
             self._failed(row, "it took longer than the window")
@@ -296,10 +300,10 @@ class Look:
             self._failed(row, str(error))
         self._silent.clear()
 
-    def _put_off_silent(self) -> None:
-        """Let others be first when the outage is over, in case that these were the reason."""
+    def _put_off(self, rows: Iterable[tuple[FileRow, RetriableError]]) -> None:
+        """Let others be first when an outage is over, in case that these files were the reason."""
         with self._transaction() as connection:
-            for row, error in self._silent:
+            for row, error in rows:
                 put_off(connection, row, reason=str(error), wait=FIRST_WAIT)
 
     def _note_refused(self, row: FileRow, error: RecordError) -> None:

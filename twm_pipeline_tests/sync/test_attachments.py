@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from twm_pipeline.sync import attachment_look
 from twm_pipeline.sync.attachment_look import AttachmentReport
 from twm_pipeline.sync.attachments import AttachmentWindow, stored_copy
 from twm_pipeline.sync.window import window_lock
+from twm_pipeline_tests.publishing import PATIENCE, PAUSE, PAUSE_SECONDS
 from twm_pipeline_tests.storage import s3_away, s3_bucket
 from twm_pipeline_tests.sync.conftest import Account
 
@@ -51,8 +53,11 @@ class Filed:
             on_report=lambda report, ended: reports.append(report) if ended else None,
             **options,
         )
-        assert window.run()
-        return reports[-1]
+        for _ in range(PATIENCE):  # a lock is free a moment after the connection that held it was closed
+            if window.run():
+                return reports[-1]
+            PAUSE.wait(PAUSE_SECONDS)
+        raise AssertionError("another process is downloading")
 
     def row(self, file_id: str) -> Any:
         [row] = self.account.query("SELECT * FROM missive.attachments WHERE attachment_id = :id", id=file_id)
@@ -312,6 +317,41 @@ def test_rules_leave_files_out_and_other_rules_take_them_up_again(filed: Filed) 
     assert filed.download().stored == 3
 
 
+def test_a_look_does_not_end_at_files_that_are_left_out(
+    filed: Filed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachment_look, "ROWS_AT_ONCE", 2)
+    [pdf] = filed.receive(PDF)
+    filed.receive(*[INVITE] * 5)
+    filed.account.settings = filed.account.settings.model_copy(update={"attachments_skip_types": ("text/*",)})
+
+    report = filed.download()
+
+    assert (report.stored, report.skipped) == (1, 5)
+    assert filed.row(pdf).state == "stored"
+
+
+def test_a_file_for_which_there_is_no_room_holds_up_no_smaller_one(filed: Filed) -> None:
+    free = shutil.disk_usage(filed.account.settings.twm_data_dir.parent).free // 1_000_000
+    filed.account.settings = filed.account.settings.model_copy(
+        update={"attachments_max_megabytes": 1_000_000, "attachments_reserve_megabytes": free // 2}
+    )
+    [small] = filed.receive(PDF)
+    [huge] = filed.receive(PDF)
+    with filed.account.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE missive.emails SET attachments = jsonb_set(attachments, '{0,size}', %s)"
+            " WHERE attachments -> 0 ->> 'id' = %s",
+            (str(free * 1_000_000), huge),
+        )
+
+    with pytest.raises(StoreUnavailableError):
+        filed.download()
+    filed.download()
+
+    assert (filed.row(small).state, filed.row(huge).tries) == ("stored", 0)
+
+
 def test_a_file_that_turns_out_larger_than_allowed_is_left_out(filed: Filed) -> None:
     filed.account.settings = filed.account.settings.model_copy(update={"attachments_max_megabytes": 1})
     [large] = filed.receive({**PDF, "size": 1_500_000})
@@ -340,6 +380,7 @@ def test_a_full_disk_is_an_outage_that_counts_nothing(filed: Filed) -> None:
 
     assert (filed.row(pdf).state, filed.row(pdf).tries, filed.files()) == ("pending", 0, {})
     filed.account.settings = room
+    filed.due_again()
     assert filed.download().stored == 1
 
 
@@ -352,6 +393,7 @@ def test_an_s3_that_is_away_is_an_outage_and_what_waits_is_stored_when_it_is_bac
         with s3_away(monkeypatch), pytest.raises(StoreUnavailableError):
             filed.download()
         assert filed.row(pdf).tries == 0
+        filed.due_again()
 
         assert filed.download().stored == 1
         row = filed.row(pdf)
@@ -448,12 +490,12 @@ import twm_pipeline.sync.attachment_look as look
 def kill(*_args, **_options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-place = sys.argv[1]
-if place == "before the rename":
+moment = sys.argv[1]
+if moment == "before the rename":
     store.FolderStore._put = kill
-elif place == "after the rename":
+elif moment == "after the rename":
     store._sync_folder = kill
-elif place == "before the row says so":
+elif moment == "before the row says so":
     look.note_stored = kill
 else:
     look.Look._check_ending = kill
@@ -463,16 +505,16 @@ AttachmentWindow(engine=connect_database(settings), settings=settings).run()
 
 
 @pytest.mark.parametrize(
-    "place", ["while it arrives", "before the rename", "after the rename", "before the row says so"]
+    "moment", ["while it arrives", "before the rename", "after the rename", "before the row says so"]
 )
 def test_a_process_that_is_killed_leaves_no_half_file_and_the_next_one_finishes(
-    filed: Filed, place: str
+    filed: Filed, moment: str
 ) -> None:
     ids = filed.receive(PDF, {**PDF, "size": 700_000})
     environment = {**os.environ, INHERITED: environment_of(filed.account.settings)[INHERITED]}
 
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, place], env=environment, timeout=60, check=False, capture_output=True
+        [sys.executable, "-c", KILLED, moment], env=environment, timeout=60, check=False, capture_output=True
     )
 
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
