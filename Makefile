@@ -76,8 +76,8 @@ test-system: setup ## the tests that need a browser, strace or other packages of
 bench: $(VENV)/.bench ## the benchmarks; results also in bench/results/
 	$(BIN)/python -m bench
 
-soak: setup ## random work and faults for MINUTES (10)
-	$(BIN)/python -m bench.soak --minutes $(MINUTES)
+soak: setup ## random work and faults for MINUTES (10); SEED repeats one
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lock: ## write requirements/ anew (needs uv); UPGRADE=1 takes newer versions
 	sh requirements/compile.sh $(if $(UPGRADE),--upgrade)

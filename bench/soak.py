@@ -1,7 +1,9 @@
-"""`python -m bench.soak --minutes N`: random work, faults, kills and lost access; ends at the first untruth.
+"""`python -m bench.soak --minutes N [--seed S]`: everything at once for N minutes; ends at the first untruth.
 
-Each round lets people work, injects faults, kills or races the processes that sync, then gives the mirror
-its chance (a clean pass, a reconcile, the second look ten minutes later) and compares it with the truth.
+Each round lets people work at both vendors and in the base, with faults, bad weather for deliveries, and
+processes that sync and publish and are killed at random. Then the mirror gets its chance (a clean pass, a
+reconcile, the second look ten minutes later) and is compared with the truth, and the base with the mirror.
+The same seed makes the same decisions again; which statement a death meets is up to the machine.
 """
 
 from __future__ import annotations
@@ -9,139 +11,174 @@ from __future__ import annotations
 import argparse
 import logging
 import random
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from twm_pipeline.db import EmbeddedServer, open_engine
-from twm_pipeline.mirror.schema import migrate
+from bench.servers import mirror, scratch_folder, server
+from twm_pipeline.errors import TwmError
+from twm_pipeline.mirror.changelog import follow_changes
 from twm_pipeline.sandbox import FAULT_KINDS, Sandbox, SandboxError, SandboxOptions
-from twm_pipeline_tests.faults import worker
+from twm_pipeline.sync.publishing import PublishWindow
+from twm_pipeline_tests.faults import publisher, worker
+from twm_pipeline_tests.faults.hooked import deliver, drain, hooked, waiting
 from twm_pipeline_tests.faults.world import World, settings_for
+from twm_pipeline_tests.publishing import airtable_at, airtable_settings, base_differences
 
 SCALE = 600.0
-TASKS, CONVERSATIONS = 400, 100
+AIRTABLE_SCALE = 20.0
+TASKS, CONVERSATIONS = 300, 80
 SLOW_FAULTS = ("429", "stall")
+AIRTABLE_FAULTS = ("500", "503", "html_502", "reset", "reset_midway", "truncated")
 KILLED_SHARE = 0.6
 LONGEST_LIFE_SECONDS = 2.5
 PAUSE = threading.Event()  # never set: only its timeout is used
+SHOWN = 20
 
 
 class Soak:
-    """One world and what is done to it.
+    """One deployment and what is done to it.
 
     Args:
-        world: Sandbox and mirror.
+        world: Sandbox and mirror, with hooks at the vendors.
         chance: Decides everything.
     """
 
     def __init__(self, world: World, chance: random.Random) -> None:
         self.world = world
+        self.control = world.control
         self.chance = chance
         self.done: Counter[str] = Counter()
 
     def round(self) -> list[str]:
-        """Work, break things, repair; return what differs from the truth then."""
+        """Work, break things, repair; return what differs then."""
         for _ in range(self.chance.randint(2, 4)):
-            self.world.control.random_changes(self.chance.randint(5, 40), self.chance.randrange(1 << 30))
+            count = self.chance.randint(5, 40)
+            self.control.random_changes(count, self.chance.randrange(1 << 30))
+            self.done["changes"] += count
             self._rare_change()
+            self._work_in_the_base()
             self._fault()
             self._processes()
+        return self.calm()
+
+    def calm(self) -> list[str]:
+        """Give mirror and base their chance; return what differs from the truth then."""
+        self.control.clear_faults()
+        deliver(self.world)
         self.world.settle()
+        found = self.world.differences()
+        if waiting(self.world):
+            found.append(f"{waiting(self.world)} deliveries wait")
+        PublishWindow(engine=self.world.engine, settings=self.world.settings, check="whole").run()
+        found += base_differences(self.world.engine, self.control)
+        if violations := self.control.violations():
+            found.append(f"{violations} requests over a budget")
         self.done["rounds"] += 1
-        return self.world.differences()
+        self.done["requests"] = self.control.request_count()
+        self.done["deliveries"] = len(self.control.deliveries())
+        return found
 
     def _rare_change(self) -> None:
         """Do something that no storm does; what is impossible just now is left out."""
-        control, chance = self.world.control, self.chance
-        kind = chance.choice(
-            ("delete conversation", "hide", "show", "list", "archive", "person", "label", "tag")
-        )
-        conversations = self.world.ids("conversation")
+        control, chance = self.control, self.chance
+        threads = self.world.ids("conversation")
         projects = self.world.ids("project", lambda row: row["deleted_at"] is None)
-        changes: dict[str, Callable[[], object]] = {
-            "delete conversation": lambda: control.delete_conversation(chance.choice(conversations)),
-            "hide": lambda: control.set_conversation_access(chance.choice(conversations), accessible=False),
-            "show": lambda: self._show(conversations),
-            "list": lambda: control.delete_tasklist(chance.choice(self.world.ids("tasklist"))),
-            "archive": lambda: control.archive_project(
-                chance.choice(projects), archived=chance.choice((True, False))
-            ),
-            "person": lambda: control.rename_person(
-                chance.choice(self.world.ids("person")), "Renamed", "Person"
-            ),
-            "label": lambda: control.rename_label(
-                chance.choice(self.world.ids("label")), f"L{chance.random()}"
-            ),
-            "tag": lambda: control.delete_tag(chance.choice(self.world.ids("tag"))),
-        }
-        try:
-            changes[kind]()
-        except (SandboxError, IndexError):
-            return
-        self.done[kind] += 1
+        changes: list[Callable[[], object]] = [
+            lambda: control.delete_conversation(chance.choice(threads)),
+            lambda: control.set_conversation_access(chance.choice(threads), accessible=self._coin()),
+            lambda: control.set_project_access(chance.choice(projects), accessible=self._coin()),
+            lambda: control.delete_tasklist(chance.choice(self.world.ids("tasklist"))),
+            lambda: control.archive_project(chance.choice(projects), archived=self._coin()),
+            lambda: control.rename_person(chance.choice(self.world.ids("person")), "Renamed", "Person"),
+            lambda: control.rename_label(chance.choice(self.world.ids("label")), f"L{chance.random()}"),
+            lambda: control.delete_tag(chance.choice(self.world.ids("tag"))),
+            lambda: control.advance(chance.choice([1, 60, 7200, 30 * 24 * 3600])),
+        ]
+        with suppress(SandboxError, IndexError):
+            chance.choice(changes)()
+            self.done["rare changes"] += 1
 
-    def _show(self, conversations: list[str]) -> None:
-        for key in conversations:
-            self.world.control.set_conversation_access(key, accessible=True)
+    def _coin(self) -> bool:
+        return self.chance.choice((True, False))
+
+    def _work_in_the_base(self) -> None:
+        """Edit or delete a record by hand."""
+        rows = list(self.control.truth("airtable_record"))
+        if not rows:
+            return
+        row = self.chance.choice(rows)
+        with suppress(SandboxError):
+            if self._coin():
+                self.control.airtable_delete(row["table"], row["id"])
+            else:
+                name = "name" if row["table"] == "Tasks" else "Subject"
+                self.control.airtable_edit(row["table"], row["id"], {name: "Edited by hand"})
+            self.done["edits in the base"] += 1
 
     def _fault(self) -> None:
-        self.world.control.clear_faults()
-        kind, vendor = self.chance.choice(FAULT_KINDS), self.chance.choice(("teamwork", "missive"))
-        count = 2 if kind in SLOW_FAULTS else self.chance.choice((1, 5, 25))
-        self.world.control.add_fault(
-            vendor, kind, count=count, probability=self.chance.choice((0.1, 0.5, 1.0))
+        chance = self.chance
+        self.control.clear_faults()
+        kind, vendor = chance.choice(FAULT_KINDS), chance.choice(("teamwork", "missive"))
+        count = 2 if kind in SLOW_FAULTS else chance.choice((1, 5, 25))
+        self.control.add_fault(vendor, kind, count=count, probability=chance.choice((0.1, 0.5, 1.0)))
+        self.control.add_fault("airtable", chance.choice(AIRTABLE_FAULTS), count=3, probability=0.2)
+        self.control.set_deliveries(
+            drop=chance.choice((0, 0.1, 0.5)), double=0.1, reorder=0.2, seed=chance.randrange(1 << 30)
         )
-        self.done[f"fault {kind}"] += 1
+        self.done["faults"] += 2
 
     def _processes(self) -> None:
-        """Let one or two processes sync, and kill them or not."""
+        """Let processes sync and publish at once, and kill some; a drain works beside them."""
         started = [
             worker.start(self.world.settings, *self.chance.sample(["teamwork", "missive"], 2))
             for _ in range(self.chance.choice((1, 1, 2)))
         ]
+        started.append(publisher.start(self.world.settings, seconds=LONGEST_LIFE_SECONDS))
         for process in started:
-            if self.chance.random() < KILLED_SHARE:
+            is_endless = process is started[-1]
+            if is_endless or self.chance.random() < KILLED_SHARE:
                 PAUSE.wait(self.chance.uniform(0.3, LONGEST_LIFE_SECONDS))
                 process.kill()
                 self.done["kills"] += 1
             process.communicate()
             self.done["processes"] += 1
+        with suppress(TwmError):
+            drain(self.world)
+
+
+def open_soak(stack: ExitStack, folder: Path, seed: int) -> Soak:
+    """Return a deployment that has imported everything and is told of changes."""
+    embedded = stack.enter_context(server())
+    engine = stack.enter_context(mirror(embedded, "twm"))
+    options = SandboxOptions(seed=seed, tasks=TASKS, conversations=CONVERSATIONS, budgets=SCALE)
+    box = stack.enter_context(Sandbox(options))
+    settings = settings_for(box, engine.url, folder / ".twm", budget_time_scale=AIRTABLE_SCALE)
+    settings = settings.model_copy(update=airtable_settings(airtable_at(box.control.url)))
+    with engine.begin() as connection:
+        follow_changes(connection, wanted=True)
+    world = World(control=box.control, engine=engine, settings=settings)
+    box.control.set_budgets(AIRTABLE_SCALE)
+    world.sync()
+    told = stack.enter_context(hooked(world))
+    return Soak(told, random.Random(seed))  # noqa: S311 - no secret
 
 
 def run(minutes: float, seed: int) -> int:
     """Soak for *minutes*; return 0 when nothing was untrue and no budget was exceeded."""
-    folder = Path(tempfile.mkdtemp(prefix="twm-soak-"))
-    folder.chmod(0o711)  # as root the server runs as another account
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        server = EmbeddedServer(folder / "postgres", options={"fsync": "off", "synchronous_commit": "off"})
-        server.start()
-        stack.callback(server.stop)
-        server.create_database("twm")
-        engine = open_engine(server.url("twm"))
-        stack.callback(engine.dispose)
-        migrate(engine)
-        options = SandboxOptions(seed=seed, tasks=TASKS, conversations=CONVERSATIONS, budgets=SCALE)
-        box = stack.enter_context(Sandbox(options))
-        settings = settings_for(box, server.url("twm"), folder / ".twm", budget_time_scale=SCALE)
-        soak = Soak(World(control=box.control, engine=engine, settings=settings), random.Random(seed))  # noqa: S311 - no secret
+        soak = open_soak(stack, stack.enter_context(scratch_folder()), seed)
         ends = time.monotonic() + minutes * 60
-        while time.monotonic() < ends:
+        while (left := ends - time.monotonic()) > 0:
             if untrue := soak.round():
                 print(f"seed {seed}, round {soak.done['rounds']}: {len(untrue)} differences")
-                print("\n".join(untrue[:20]))
+                print("\n".join(untrue[:SHOWN]))
                 return 1
-            violations = box.control.violations()
-            print(f"{ends - time.monotonic():6.0f} s left, {violations} budget violations, {dict(soak.done)}")
-            if violations:
-                return 1
+            print(f"{left:6.0f} s left, {dict(soak.done)}", flush=True)
     print("nothing untrue")
     return 0
 
