@@ -19,6 +19,7 @@ from twm_pipeline.cli.app import Interrupted, app
 from twm_pipeline.cli.output import FAILED, INTERRUPTED, MISUSED, OK, TERMINATED, TO_BE_CHANGED
 from twm_pipeline.cli.sandbox import remembered_place, sandbox_settings
 from twm_pipeline.errors import ConfigError, RetriableError
+from twm_pipeline.mirror.published import add_calls, note_exhausted
 from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOptions
 from twm_pipeline.settings import INHERITED, Settings, environment_of, load_settings
 from twm_pipeline.sync.engine import PassOptions
@@ -544,3 +545,55 @@ def test_doctor_says_when_nothing_can_be_put_into_the_attachment_store(twm, box,
 
     assert findings["attachments"]["verdict"] == "wrong"
     assert str(tmp_path / "taken") in findings["attachments"]["text"]
+
+
+@pytest.fixture
+def publishing(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """Return a sandbox whose Airtable is published to."""
+    for name, value in {
+        "DB_BACKEND": "both",
+        "AIRTABLE_API_KEY": box.airtable_token,
+        "AIRTABLE_BASE_ID": box.airtable_base_id,
+        "AIRTABLE_ENDPOINT_URL": box.airtable_url,
+        "AIRTABLE_UPLOAD_URL": box.airtable_upload_url,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return box
+
+
+def test_a_look_at_the_base_says_what_it_found_and_how_many_calls_it_took(twm, engine, publishing):
+    read_everything(engine)
+
+    answer = twm("sync", "airtable", "--check-all", "--json")
+
+    assert answer.code == OK, answer.err
+    [run] = answer.json
+    [report] = run["reports"]
+    looks = {look["stream"]: look for look in run["looks"]}
+    assert report["requests"] == publishing.control.request_count("airtable") > 0
+    assert report["requests"] == sum(figures["calls"] for figures in report["streams"].values())
+    assert looks["tasks"]["how"] == "whole"
+    assert looks["tasks"]["rows"] == looks["tasks"]["records"] == looks["tasks"]["checked"] > 0
+
+
+def test_a_used_up_month_is_told_by_status_and_doctor_and_costs_no_call(twm, engine, publishing, monkeypatch):
+    with engine.begin() as connection:
+        note_exhausted(connection, publishing.airtable_base_id, exhausted=True)
+
+    status, doctor = twm("status", "--json"), twm("doctor", "--json")
+    told = twm("status").err
+    monkeypatch.setenv("AIRTABLE_MONTHLY_CALLS", "1")
+    with engine.begin() as connection:
+        add_calls(connection, publishing.airtable_base_id, 1)
+    limited = twm("status", "--json")
+
+    assert "monthly quota is used up" in status.json["airtable"]["stopped"]
+    assert "monthly quota is used up" in told
+    [finding] = [item for item in doctor.json["findings"] if item["name"] == "airtable"]
+    assert (finding["verdict"], "monthly quota is used up" in finding["text"]) == ("wrong", True)
+    assert "AIRTABLE_MONTHLY_CALLS" in limited.json["airtable"]["stopped"]
+    assert publishing.control.request_count("airtable") == 0
+
+
+def test_a_look_needs_a_base(twm, box):
+    assert twm("sync", "--check").code == MISUSED
