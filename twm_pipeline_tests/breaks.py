@@ -123,7 +123,11 @@ def reason_in(output: str) -> str:
 def try_break(item: Break) -> bool:
     """Break a copy, run the test, say what came of it; return whether it failed."""
     with copied_project() as folder:
-        broken = item.applied(folder / "twm_pipeline")
+        try:
+            broken = item.applied(folder / "twm_pipeline")
+        except ValueError as error:
+            say(f"{item.guarantee:4} DOES NOT APPLY  {error}")
+            return False
         (folder / "twm_pipeline" / item.file).write_text(broken)
         began = time.monotonic()
         code, output = run_test(folder, item.words)
