@@ -71,12 +71,14 @@ def test_what_a_storage_keeps_compressed_arrives_as_it_was(host: Storage) -> Non
 
 def test_no_credentials_go_to_the_storage(host: Storage, monkeypatch, tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
+    netrc.write_text("machine files.example.com login me password s3cret\n")
     monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("NO_PROXY", "*")
+    named(monkeypatch, files_example_com="127.0.0.1")
     host.answers["/a"] = status(302, Location="/b", Set_Cookie="session=1")
     host.answers["/b"] = file(CONTENT)
 
-    fetch(host.url("/a"))
+    fetch(f"http://files.example.com:{host.port}/a")
 
     assert [path for path, _ in host.asked] == ["/a", "/b"]
     assert not {"Authorization", "Cookie", "Referer"} & {name for _, sent in host.asked for name in sent}
