@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from twm_pipeline.cli import watchman
+from twm_pipeline.cli.watchman import STOP_SECONDS, end_groups
 from twm_pipeline.logs import open_log
-
-STOP_SECONDS = 15.0
-KILL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,7 @@ def start(  # noqa: PLR0913 - a process is described by these
             cwd=cwd,
             process_group=0,
         )
+    _WATCHMAN.watch(process.pid)
     return Child(name, process, log)
 
 
@@ -73,40 +71,52 @@ def stop(children: Sequence[Child], *, seconds: float = STOP_SECONDS) -> list[st
         Names of those that had to be killed.
     """
     groups = [child.process.pid for child in children]
-    for number, patience in (
-        (signal.SIGINT, seconds),
-        (signal.SIGTERM, KILL_SECONDS),
-        (signal.SIGKILL, KILL_SECONDS),
-    ):
-        alive = [pid for pid in groups if _group_lives(pid)]
-        if not alive:
-            return []
-        killed = [child.name for child in children if child.process.pid in alive]
-        for pid in alive:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, number)
-        _wait_for(children, groups, patience)
-    return killed
+    killed = end_groups(groups, seconds=seconds, reap=lambda: [child.process.poll() for child in children])
+    for group in groups:
+        _WATCHMAN.forget(group)
+    return [child.name for child in children if child.process.pid in killed]
 
 
-def _wait_for(children: Sequence[Child], groups: Sequence[int], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for child in children:
-            child.process.poll()  # a child that nobody waits for stays in its group as a zombie
-        if not any(_group_lives(pid) for pid in groups):
-            return
-        time.sleep(0.05)
+class _Watchman:
+    """Another process that ends our children should this one be killed; it lives while there are any."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._process: subprocess.Popen[str] | None = None
+
+    def watch(self, group: int) -> None:
+        """Have *group* ended when this process is gone."""
+        if self._process is None:
+            self._process = subprocess.Popen(  # noqa: S603 - our own file
+                [sys.executable, "-I", "-S", watchman.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
+        self._groups.add(group)
+        self._tell(group)
+
+    def forget(self, group: int) -> None:
+        """Leave *group* alone: it has ended, and its number may become another one's."""
+        if group in self._groups:
+            self._groups.discard(group)
+            self._tell(-group)
+        if not self._groups and self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+    def _tell(self, number: int) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # it was killed too: then nobody watches
+                self._process.stdin.write(f"{number}\n")
+                self._process.stdin.flush()
 
 
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+_WATCHMAN = _Watchman()
 
 
 @contextlib.contextmanager
