@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twm_pipeline.cli import processes
-from twm_pipeline.cli.reception import start_receiver
+from twm_pipeline.cli.reception import receiver_of, start
 from twm_pipeline.cli.runs import environment
 from twm_pipeline.db import connect_database, embedded_server
 from twm_pipeline.records import SOURCES
@@ -122,7 +122,7 @@ def dagster_with(
     workspace = folder / "workspace.yaml"
     workspace.write_text(json.dumps({"load_from": servers}))
     with processes.stopped_at_the_end(children):
-        start_receiver(settings, children)
+        start(receiver_of(settings), settings, children)
         _register(settings)
         for name, module in modules.items():
             command = ["-m", "dagster", "api", "grpc", "-m", module, "--socket", str(sockets[name])]

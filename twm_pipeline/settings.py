@@ -248,6 +248,18 @@ class Settings(BaseSettings):
     app_host: str = Field("127.0.0.1", min_length=1, description="Address on which the receiver listens")
     app_port: int = Field(5000, ge=1, le=65_535, description="Port on which the receiver listens")
 
+    status_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address on which the status page and `/metrics` listen"
+    )
+    status_port: int = Field(5001, ge=1, le=65_535, description="Port of the status page and `/metrics`")
+    status_password: SecretStr | None = Field(
+        None,
+        description="Password of the status page (any user name); needed where `STATUS_HOST` is not loopback",
+    )
+    dagster_ui_url: BaseUrl | None = Field(
+        None, description="Address of Dagster's UI for links to it; unset: where `twm up` serves it"
+    )
+
     twm_data_dir: ProjectPath = Field(
         PROJECT_DIR / ".twm",
         description="Folder for the embedded server, logs and files; relative to the project",

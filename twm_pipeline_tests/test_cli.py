@@ -37,6 +37,7 @@ COMMANDS = (
     "backup",
     "restore",
     "receiver",
+    "status-page",
     "sandbox",
     "webhooks",
 )
@@ -471,7 +472,9 @@ def test_the_sandbox_has_nothing_of_the_real_accounts(monkeypatch, tmp_path: Pat
         **secrets,
     )
 
-    simulated = sandbox_settings(settings, {"port": 4711, "receiver_port": 4712, "anchor": ""})
+    simulated = sandbox_settings(
+        settings, {"port": 4711, "receiver_port": 4712, "status_port": 4713, "anchor": ""}
+    )
 
     assert (simulated.pg_dsn, simulated.dagster_pg_url, simulated.missive_process_after) == (None, None, None)
     assert simulated.teamwork_base_url == "http://127.0.0.1:4711/teamwork"
@@ -480,6 +483,7 @@ def test_the_sandbox_has_nothing_of_the_real_accounts(monkeypatch, tmp_path: Pat
     assert simulated.timezone == "Europe/Paris"
     assert (simulated.app_host, simulated.app_port) == ("127.0.0.1", 4712)
     assert simulated.public_url == "http://127.0.0.1:4712"
+    assert simulated.status_port == 4713
     assert "real" not in environment_of(simulated)[INHERITED].replace("real_", "")
 
 
@@ -499,7 +503,7 @@ def test_a_sandbox_of_an_older_version_gets_a_receiver_and_stays_as_it_is(tmp_pa
     place = remembered_place(settings)
 
     assert (place["port"], place["anchor"]) == (4711, "2026-01-01T00:00:00+00:00")
-    assert place["receiver_port"] not in (None, 4711)
+    assert len({place["port"], place["receiver_port"], place["status_port"]}) == 3
     assert remembered_place(settings) == place
 
 

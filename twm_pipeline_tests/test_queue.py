@@ -376,7 +376,9 @@ def test_the_queue_of_the_sandbox_is_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv("SPOOL_DIR", str(tmp_path / "elsewhere"))
     settings = load_settings()
 
-    simulated = sandbox_settings(settings, {"port": 4711, "receiver_port": 4712, "anchor": ""})
+    simulated = sandbox_settings(
+        settings, {"port": 4711, "receiver_port": 4712, "status_port": 4713, "anchor": ""}
+    )
 
     assert simulated.spool_folder == folder(settings) / "spool"
 

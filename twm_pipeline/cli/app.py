@@ -27,6 +27,7 @@ from twm_pipeline.cli import (
     receiver,
     sandbox,
     status,
+    status_page,
     sync,
     up,
     upkeep,
@@ -123,6 +124,7 @@ for module in (
     upkeep,
     backup,
     receiver,
+    status_page,
     sandbox,
 ):
     module.register(app)

@@ -87,13 +87,3 @@ def _cell(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return "-" if value is None else printable(str(value))
-
-
-def span(seconds: float | None) -> str:
-    """Return a length of time as a person says it."""
-    if seconds is None:
-        return "never"
-    for size, word in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {word}"
-    return f"{seconds:.0f} s"

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
-from twm_pipeline.cli.output import complain, print_table, say, span
+from twm_pipeline.cli.output import complain, print_table, say
 from twm_pipeline.cli.queue_items import Delivery, Item, chosen, parked_id
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.errors import TwmError
@@ -22,6 +22,7 @@ from twm_pipeline.mirror.status import read_set_aside
 from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings
 from twm_pipeline.spool import PLACES, Listed, Place, Spool
+from twm_pipeline.status.words import span
 from twm_pipeline.sync.drain import spool_of
 
 SHOWN = 50

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from twm_pipeline.cli.mirror import opened_mirror
-from twm_pipeline.errors import RecordError, TwmError
+from twm_pipeline.errors import TwmError
 from twm_pipeline.mirror.checkpoints import hurry_set_aside, resolve_set_aside
 from twm_pipeline.mirror.status import find_set_aside
 from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings
-from twm_pipeline.spool import PLACES, Envelope, Listed, Place, Spool
+from twm_pipeline.spool import PLACES, Listed, Place, Spool
+from twm_pipeline.status.deliveries import describe_entry
 from twm_pipeline.sync.drain import spool_of
 
 PARKED = "set-aside:"
@@ -66,14 +67,8 @@ class Delivery:
 
     def describe(self, *, body: bool) -> Json:
         """Return what the name, the head and the reason say."""
-        envelope, problem = self._read()
-        told = {
-            **asdict(self.listed),
-            "source": self.spool.source,
-            "event": envelope and envelope.hint.event,
-            "stream": envelope and envelope.hint.stream,
-            "object_id": envelope and envelope.hint.object_id,
-            "reason": self.spool.reason(self.listed.name) or problem,
+        told, envelope = describe_entry(self.spool, self.listed)
+        told |= {
             "headers": envelope and dict(envelope.headers),
             "bytes": envelope and len(envelope.body),
             "file": str(self.spool.folder / self.listed.place / self.listed.name),
@@ -81,12 +76,6 @@ class Delivery:
         if body:
             told["body"] = envelope and envelope.body.decode(errors="backslashreplace")
         return told
-
-    def _read(self) -> tuple[Envelope | None, str | None]:
-        try:
-            return self.spool.read(self.listed.name), None
-        except RecordError as error:
-            return None, str(error)
 
     def retry(self) -> bool:
         """Put it back among the new ones."""

@@ -1,4 +1,4 @@
-"""How webhooks reach `twm up`: the receiver, a public address, the hooks at the vendors."""
+"""What `twm up` serves itself: the receiver with its public address and hooks, and the status page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
@@ -17,6 +18,7 @@ from twm_pipeline.errors import ConfigError, TwmError, WindowClosedError
 from twm_pipeline.mirror.hooks import forget_all_hooks
 from twm_pipeline.records import Source
 from twm_pipeline.settings import PROJECT_DIR, Settings
+from twm_pipeline.status.guard import require_password
 from twm_pipeline.sync.engine import configured_sources
 from twm_pipeline.webhooks.registration import HooksReport, open_registrar
 from twm_pipeline.webhooks.tunnel import open_tunnel
@@ -27,10 +29,68 @@ REGISTER_SECONDS = 45.0
 """So long may the hooks of one vendor hold up the start; the check every 15 minutes finishes the rest."""
 
 
-def start_receiver(settings: Settings, children: list[processes.Child]) -> None:
-    """Start the receiver and wait until it listens.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A module that listens on an address of its own.
 
     Args:
+        name: Of its log, and in messages.
+        module: What runs.
+        host: Where it listens.
+        port: And on which port.
+        advice: What to do where the port is taken.
+    """
+
+    name: str
+    module: str
+    host: str
+    port: int
+    advice: str
+
+    @property
+    def url(self) -> str:
+        """Return the address for people."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Return which kind of address it is."""
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+
+def receiver_of(settings: Settings) -> Listener:
+    """Return the receiver."""
+    return Listener(
+        name="receiver",
+        module="twm_pipeline.webhooks",
+        host=settings.app_host,
+        port=settings.app_port,
+        advice="Choose another port with APP_PORT (and the address with APP_HOST), or set"
+        " DISABLE_WEBHOOKS=true.",
+    )
+
+
+def status_page_of(settings: Settings) -> Listener:
+    """Return the status page.
+
+    Raises:
+        ConfigError: If it would listen beyond this machine without a password.
+    """
+    require_password(settings)
+    return Listener(
+        name="status page",
+        module="twm_pipeline.status",
+        host=settings.status_host,
+        port=settings.status_port,
+        advice="Choose another port with STATUS_PORT (and the address with STATUS_HOST).",
+    )
+
+
+def start(listener: Listener, settings: Settings, children: list[processes.Child]) -> None:
+    """Start what listens and wait until it does.
+
+    Args:
+        listener: What is started.
         settings: Handed down to it.
         children: Where it is added.
 
@@ -38,31 +98,30 @@ def start_receiver(settings: Settings, children: list[processes.Child]) -> None:
         ConfigError: If its port is taken.
         TwmError: If it does not come up; the text has the end of its log.
     """
-    host, port = settings.app_host, settings.app_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
+        socket.create_server((listener.host, listener.port), family=listener.family).close()
     except OSError as error:
         msg = (
-            f"The receiver cannot listen on port {port} of {host}: {error.strerror}. Choose another port with"
-            " APP_PORT (and the address with APP_HOST), or set DISABLE_WEBHOOKS=true."
+            f"The {listener.name} cannot listen on port {listener.port} of {listener.host}: {error.strerror}."
+            f" {listener.advice}"
         )
         raise ConfigError(msg) from error
-    command, logs = ["-m", "twm_pipeline.webhooks"], settings.twm_data_dir / "logs"
-    child = processes.start("receiver", command, env=environment(settings), logs=logs, cwd=PROJECT_DIR)
+    command, logs = ["-m", listener.module], settings.twm_data_dir / "logs"
+    log = listener.name.replace(" ", "-")
+    child = processes.start(log, command, env=environment(settings), logs=logs, cwd=PROJECT_DIR)
     children.append(child)
     deadline = time.monotonic() + START_SECONDS
-    while not _listens(family, host, port):
+    while not _listens(listener):
         if child.process.poll() is not None or time.monotonic() > deadline:
-            msg = f"The receiver did not start. The end of {child.log}:\n{child.log_end()}"
+            msg = f"The {listener.name} did not start. The end of {child.log}:\n{child.log_end()}"
             raise TwmError(msg)
         time.sleep(0.05)
 
 
-def _listens(family: socket.AddressFamily, host: str, port: int) -> bool:
-    with socket.socket(family) as probe:
+def _listens(listener: Listener) -> bool:
+    with socket.socket(listener.family) as probe:
         probe.settimeout(2)
-        return probe.connect_ex((host, port)) == 0
+        return probe.connect_ex((listener.host, listener.port)) == 0
 
 
 @contextmanager
@@ -81,9 +140,8 @@ def reachable(settings: Settings) -> Iterator[Settings]:
                 output.complain(str(error))
         effective = settings.model_copy(update={"public_url": address, "ngrok_authtoken": None})
         if not settings.disable_webhooks:
-            host = f"[{settings.app_host}]" if ":" in settings.app_host else settings.app_host
             public = f" · public address {address}" if address else ""
-            say(f"Receiver      http://{host}:{settings.app_port}{public}")
+            say(f"Receiver      {receiver_of(settings).url}{public}")
         yield effective
 
 

@@ -6,6 +6,7 @@ import json
 import secrets
 import socket
 import time
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,7 @@ def sandbox_settings(settings: Settings, place: Json) -> Settings:
             "airtable_base_id": AIRTABLE_BASE_ID,
             "app_host": HOST,
             "app_port": place["receiver_port"],
+            "status_port": place["status_port"],
             "public_url": f"http://{HOST}:{place['receiver_port']}",
             "twm_data_dir": folder(settings),
             "budget_time_scale": TIME_SCALE,
@@ -106,17 +108,18 @@ def remembered_place(settings: Settings) -> Json:
         known: Json = json.loads(path.read_text())
     except FileNotFoundError:
         known = {"port": _free_port(), "anchor": datetime.now(UTC).replace(microsecond=0).isoformat()}
-    place = {"receiver_port": _free_port(besides=known["port"]), **known}
+    place = {"receiver_port": _free_port(besides={known["port"]}), **known}
+    place = {"status_port": _free_port(besides={place["port"], place["receiver_port"]}), **place}
     if place != known:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(place))
     return place
 
 
-def _free_port(*, besides: int | None = None) -> int:
+def _free_port(*, besides: Container[int] = ()) -> int:
     """Return a port that is free now and not one that systems give to outgoing connections."""
     ports = iter(lambda: secrets.choice(PORTS), None)
-    return next(port for port in ports if port != besides and not _is_taken(port))
+    return next(port for port in ports if port not in besides and not _is_taken(port))
 
 
 def start_sandbox(settings: Settings, place: Json, env: dict[str, str]) -> processes.Child:

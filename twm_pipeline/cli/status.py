@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
-from twm_pipeline.cli.output import print_table, say, span
+from twm_pipeline.cli.output import print_table, say
 from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
 from twm_pipeline.db import embedded_server
-from twm_pipeline.mirror.attachments import read_attachments
-from twm_pipeline.mirror.status import read_publishing, read_status
-from twm_pipeline.records import SOURCES, Json, Source
+from twm_pipeline.records import Json
 from twm_pipeline.settings import Settings, load_settings
-from twm_pipeline.sync.drain import spool_of
-from twm_pipeline.sync.engine import configured_sources
-from twm_pipeline.sync.publish import why_stopped
-from twm_pipeline.sync.window import holds_window
+from twm_pipeline.status.figures import read_figures
+from twm_pipeline.status.words import span
 
 HELP = """Show rows, checkpoints, lag, deliveries, set-aside records, budgets and last errors of each source.
 
@@ -50,13 +45,17 @@ def status(
     sources = found["sources"]
     if not any(source["configured"] for source in sources):
         say("Nothing is configured; `twm doctor` says what to set, `twm up --sandbox` shows a demonstration.")
+    for finding in found["findings"]:
+        output.complain(f"{finding['subject']}: {finding['text']}")
     for source in sources:
         if source["configured"] or source["account"]:
             _show(source)
-    if any(found["attachments"][state] for state in ("stored", "pending", "skipped", "failed")):
+    if found["attachments"] and any(
+        found["attachments"][state] for state in ("stored", "pending", "skipped", "failed")
+    ):
         say(attachments_line(found["attachments"], found["attachments"]["store"]))
         say("")
-    if "airtable" in found:
+    if found["airtable"]:
         _show_airtable(found["airtable"])
     _show_database(found["database"])
 
@@ -73,28 +72,9 @@ def settings_for(*, sandbox: bool) -> Settings:
 
 def collect(settings: Settings) -> Json:
     """Return the state of each source, and how to connect to the mirror."""
-    configured = configured_sources(settings)
     with opened_mirror(settings) as engine, engine.connect() as connection:
-        sources = [
-            {
-                **read_status(connection, source),
-                "configured": source in configured,
-                "window_open": holds_window(connection, source),
-                "spool": _spool(settings, source),
-            }
-            for source in SOURCES
-        ]
-        found: Json = {"sources": sources, "database": _database(settings, engine.url)}
-        found["attachments"] = {**read_attachments(connection), "store": settings.attachments_store}
-        if settings.publishes and settings.can_publish:
-            found["airtable"] = _airtable(connection, settings)
-        return found
-
-
-def _airtable(connection: Connection, settings: Settings) -> Json:
-    """Return what is published, and why no more is."""
-    found = read_publishing(connection, str(settings.airtable_base_id))
-    return {**found, "stopped": why_stopped(connection, settings)}
+        figures = read_figures(connection, settings)
+        return {**figures, "database": _database(settings, engine.url)}
 
 
 def attachments_line(counts: Json, store: str) -> str:
@@ -104,12 +84,6 @@ def attachments_line(counts: Json, store: str) -> str:
     )
     failed = f"{counts['failed']:,} failed" + (" (twm attachments list)" if counts["failed"] else "")
     return f"ATTACHMENTS  {words}, {counts['skipped']:,} left out, {failed} · {store}"
-
-
-def _spool(settings: Settings, source: Source) -> Json:
-    """Return how many accepted deliveries wait, and for what."""
-    waiting = spool_of(settings, source).waiting()
-    return {"waiting": waiting.count, **asdict(waiting)}
 
 
 def _database(settings: Settings, url: URL) -> Json:
@@ -163,8 +137,6 @@ def _show_database(database: Json) -> None:
 
 def _show(source: Json) -> None:
     say(f"{source['source'].upper()}  {source['account'] or 'not read yet'}{_state(source)}")
-    if source["last_error"]:
-        output.complain(f"  last error ({_when(source['last_error_at'])}): {source['last_error']}")
     for item in source["progress"] if source["window_open"] else []:
         total = f" of {item['total']:,}" if item["total"] else ""
         say(f"  {item['stream']}: {item['phase']}, {item['done']:,}{total}")

@@ -18,7 +18,7 @@ import typer
 from twm_pipeline.cli import output, processes
 from twm_pipeline.cli.mirror import embedded_while_needed
 from twm_pipeline.cli.output import say
-from twm_pipeline.cli.reception import reachable, register_hooks, start_receiver
+from twm_pipeline.cli.reception import reachable, receiver_of, register_hooks, start, status_page_of
 from twm_pipeline.cli.runs import environment, report_problems, run_jobs
 from twm_pipeline.cli.sandbox import CHANGES_PER_HOUR, remembered_place, sandbox_settings, start_sandbox
 from twm_pipeline.cli.sync import publish_request, publishes, request, show_results
@@ -27,6 +27,7 @@ from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.mirror.schema import migrate
 from twm_pipeline.mirror.status import count_tables
 from twm_pipeline.settings import PROJECT_DIR, Settings, load_settings
+from twm_pipeline.status.receiver import EVERYWHERE
 from twm_pipeline.sync.engine import configured_sources
 from twm_pipeline.sync.window import prepare
 
@@ -34,7 +35,7 @@ PORT = 3000
 START_SECONDS = 120.0
 LOOK_SECONDS = 0.3
 
-HELP = """Start everything: PostgreSQL (unless PG_DSN names a server), receiver, Dagster's UI and its daemon.
+HELP = """Start everything: PostgreSQL (unless PG_DSN names one), receiver, status page, Dagster and its UI.
 
 Hooks are registered at the vendors under PUBLIC_URL, or with NGROK_AUTHTOKEN through a tunnel; without either
 the vendors are polled more often.
@@ -136,12 +137,15 @@ def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, 
             ExitStack() as stack,
         ):
             if not settings.disable_webhooks:
-                start_receiver(settings, children)
+                start(receiver_of(settings), settings, children)
             settings = stack.enter_context(reachable(settings))
+            settings = _with_ui(settings, host=host, port=port)
+            start(status_page_of(settings), settings, children)
             register_hooks(settings, simulated=bool(simulation))
             _start_dagster(settings, children, Path(folder), host=host, port=port)
             _wait_until_up(children, host=host, port=port)
             say(f"Dagster's UI  http://{host}:{port}")
+            say(f"Status page   {status_page_of(settings).url}")
             if simulation:
                 say(f"Sandbox       {settings.teamwork_base_url} · about {CHANGES_PER_HOUR} changes an hour")
             say(f"Logs          {settings.twm_data_dir / 'logs'}")
@@ -150,6 +154,17 @@ def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, 
     except KeyboardInterrupt:
         say("Stopped.")
     return output.OK
+
+
+def _with_ui(settings: Settings, *, host: str, port: int) -> Settings:
+    """Return *settings* in which links lead to the UI that is about to start, unless they lead elsewhere.
+
+    One that listens on every address has none of its own that a link could have.
+    """
+    if settings.dagster_ui_url is not None or host in EVERYWHERE:
+        return settings
+    shown = f"[{host}]" if ":" in host else host
+    return settings.model_copy(update={"dagster_ui_url": f"http://{shown}:{port}"})
 
 
 def _stay(children: list[processes.Child]) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from twm_pipeline.mirror.activity import read_hours, read_written
+from twm_pipeline.mirror.hooks import load_hooks
 from twm_pipeline.mirror.published import count_rows, month_of_calls
 from twm_pipeline.mirror.published_files import count_waiting_files
 from twm_pipeline.mirror.tables import TABLES
@@ -22,26 +24,36 @@ PROGRESS_SECONDS = 120
 """Progress older than this belongs to a pass that has ended."""
 
 
-def read_status(connection: Connection, source: Source) -> Json:
-    """Return everything an operator wants to know about *source*; instants are aware."""
+_OF_SOURCE = ("account", "link_base", "first_import_at", "last_success_at", "last_error", "last_error_at")
+_UNREAD: Json = dict.fromkeys((*_OF_SOURCE, "lag_seconds"))
+
+
+def read_status(connection: Connection, source: Source, *, tables: list[Json] | None = None) -> Json:
+    """Return everything an operator wants to know about *source*; instants are aware.
+
+    Args:
+        connection: To the mirror.
+        source: The vendor.
+        tables: What `count_tables` returned of it a while ago; counted now if left out.
+    """
     account = _one(
         connection,
-        "SELECT account, first_import_at, last_success_at, last_error, last_error_at,"
+        f"SELECT {', '.join(_OF_SOURCE)},"
         " extract(epoch FROM now() - last_success_at)::float8 AS lag_seconds"
         " FROM twm.sources WHERE source = :source",
         source=source,
     )
-    empty = dict.fromkeys(
-        ("account", "first_import_at", "last_success_at", "last_error", "last_error_at", "lag_seconds")
-    )
     return {
         "source": source,
-        **(account or empty),
+        **(account or _UNREAD),
         "checkpoints": read_checkpoints(connection, source),
-        "tables": [_rows_of(connection, table) for table in TABLES if table.source == source],
+        "tables": count_tables(connection, source) if tables is None else tables,
         "set_aside": read_set_aside(connection, source),
         "budgets": read_budgets(connection, source),
         "progress": read_progress(connection, source),
+        "hooks": read_hooks(connection, source),
+        "hours": read_hours(connection, source),
+        "written": read_written(connection, source),
         "counters": {
             row["name"]: row["value"]
             for row in _all(
@@ -49,6 +61,27 @@ def read_status(connection: Connection, source: Source) -> Json:
             )
         },
     }
+
+
+def unread_status(source: Source) -> Json:
+    """Return what `read_status` would, with nothing known: PostgreSQL does not answer."""
+    lists: Json = {name: [] for name in ("checkpoints", "tables", "budgets", "progress", "hooks", "hours")}
+    nothing: Json = {"set_aside": {"count": 0, "records": []}, "written": {}, "counters": {}}
+    return {"source": source, **_UNREAD, **lists, **nothing}
+
+
+def read_hooks(connection: Connection, source: Source) -> list[Json]:
+    """Return our hooks at the vendor and the creations that are open, without address or proof."""
+    return [
+        {
+            "event": hook.event,
+            "status": hook.status,
+            "checked_at": hook.checked_at,
+            "attempts": hook.attempts,
+            "problem": hook.problem,
+        }
+        for hook in load_hooks(connection, source)
+    ]
 
 
 def read_checkpoints(connection: Connection, source: Source) -> list[Json]:
@@ -75,7 +108,7 @@ def read_progress(connection: Connection, source: Source) -> list[Json]:
     )
 
 
-def read_budgets(connection: Connection, source: Source) -> list[Json]:
+def read_budgets(connection: Connection, source: Origin) -> list[Json]:
     """Return the request budgets of the source's accounts: what was used, what waits, what was refused."""
     return _all(
         connection,
@@ -87,6 +120,18 @@ def read_budgets(connection: Connection, source: Source) -> list[Json]:
         " FROM twm.budgets b WHERE b.account LIKE :source || ' %' ORDER BY b.account",
         source=source,
     )
+
+
+def count_requests(connection: Connection, account: str, *, seconds: float) -> int:
+    """Return how many requests of *account* count in a window of its budget, of an hour at most."""
+    row = _one(
+        connection,
+        "SELECT count(*) AS used FROM twm.budget_requests WHERE account = :account"
+        " AND sent_at > now() - make_interval(secs => :seconds)",
+        account=account,
+        seconds=seconds,
+    )
+    return int((row or {})["used"])
 
 
 def read_publishing(connection: Connection, base: str) -> Json:
@@ -117,9 +162,9 @@ def read_publishing(connection: Connection, base: str) -> Json:
     }
 
 
-def count_tables(connection: Connection) -> list[Json]:
-    """Return rows of every table: living, deleted, inaccessible."""
-    return [_rows_of(connection, table) for table in TABLES]
+def count_tables(connection: Connection, source: Source | None = None) -> list[Json]:
+    """Return rows of every table, or of those of *source*: living, deleted, inaccessible."""
+    return [_rows_of(connection, table) for table in TABLES if source in (None, table.source)]
 
 
 def _rows_of(connection: Connection, table: Table) -> Json:
@@ -129,7 +174,7 @@ def _rows_of(connection: Connection, table: Table) -> Json:
         " count(*) FILTER (WHERE inaccessible) AS inaccessible,"
         f" count(*) FILTER (WHERE missing_since IS NOT NULL) AS missing FROM {table.name}",
     )
-    return {"table": table.name, "stream": table.stream, **(counts or {})}
+    return {"table": table.name, "source": table.source, "stream": table.stream, **(counts or {})}
 
 
 def read_set_aside(connection: Connection, source: Origin, *, limit: int = SHOWN_SET_ASIDE) -> Json:

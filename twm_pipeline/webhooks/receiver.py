@@ -29,6 +29,7 @@ from twm_pipeline.webhooks.signatures import (
     verify_missive,
     verify_teamwork,
 )
+from twm_pipeline.webhooks.tally import Tally, tally_file
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -101,7 +102,8 @@ class Receiver:
         }
         self.intake = Intake(self.spools)
         self.secrets = CurrentSecrets(settings)
-        self.refusals = Refusals()
+        self.tally = Tally(tally_file(settings))
+        self.refusals = Refusals(self.tally)
         self.allows_unsigned = settings.allow_unsigned_webhooks
         self.reserve_bytes = reserve
         self.bodies_bytes = 0
@@ -126,7 +128,9 @@ class Receiver:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[dict[str, Refusals]]:
         self.intake.start()
+        self.tally.start()
         yield {"refusals": self.refusals}
+        self.tally.stop()
         await self.intake.stop()
 
     async def health(self, _: Request) -> Response:
@@ -178,7 +182,11 @@ class Hook:
         envelope = Envelope(
             source=self.vendor.source, hint=hint, received_at=datetime.now(UTC), headers=kept, body=body
         )
-        return (200, "") if await self.receiver.intake.store(envelope) else (503, "come again")
+        if not await self.receiver.intake.store(envelope):
+            self.receiver.tally.refuse(503, f"{self.vendor.source}: not stored")
+            return 503, "come again"
+        self.receiver.tally.accept(self.vendor.source)
+        return 200, ""
 
     def _authentication(
         self, headers: Mapping[str, str], path: Mapping[str, str]

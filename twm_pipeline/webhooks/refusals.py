@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twm_pipeline.webhooks.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -12,13 +16,15 @@ QUIET_SECONDS = 60.0
 
 
 class Refusals:
-    """Logs the first refusal of each kind at once, and then a count each minute.
+    """Logs the first refusal of each kind at once, and then a count each minute; the tally has them all.
 
     Args:
+        tally: Where each is counted.
         clock: Seconds that only grow.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, tally: Tally, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tally = tally
         self._clock = clock
         self._told: dict[tuple[int, str], float] = {}
         self._untold: dict[tuple[int, str], int] = {}
@@ -30,6 +36,7 @@ class Refusals:
             status: What the sender is answered.
             reason: One of a few fixed texts.
         """
+        self._tally.refuse(status, reason)
         kind = (status, reason)
         count = self._untold.get(kind, 0) + 1
         now = self._clock()

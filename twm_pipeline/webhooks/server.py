@@ -256,8 +256,20 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(
+    host: str,
+    port: int,
+    *,
+    who: str = "receiver",
+    advice: str = "APP_HOST and APP_PORT, or --host and --port",
+) -> socket.socket:
     """Return a socket that listens.
+
+    Args:
+        host: The address.
+        port: Its port; 0: any.
+        who: Wants it, for the error.
+        advice: What to set instead.
 
     Raises:
         ConfigError: If the port is taken, or the address none of this machine's.
@@ -267,8 +279,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         msg = (
-            f"The receiver cannot listen on port {port} of {host}: {error.strerror}."
-            " Choose others with APP_HOST and APP_PORT, or --host and --port."
+            f"The {who} cannot listen on port {port} of {host}: {error.strerror}."
+            f" Choose others with {advice}."
         )
         raise ConfigError(msg) from error
 
@@ -298,11 +310,11 @@ def build_server(settings: Settings, *, on_start: Callable[[], None] = lambda: N
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    logging.getLogger("uvicorn.error").addFilter(_drop_traceback)
+    logging.getLogger("uvicorn.error").addFilter(drop_traceback)
     return Server(config, on_start)
 
 
-def _drop_traceback(record: logging.LogRecord) -> bool:
+def drop_traceback(record: logging.LogRecord) -> bool:
     """Keep of an exception its class and place: its text may hold what was sent."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:

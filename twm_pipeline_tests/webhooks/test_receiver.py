@@ -18,6 +18,7 @@ from twm_pipeline.webhooks import receiver as receiver_module
 from twm_pipeline.webhooks.refusals import Refusals
 from twm_pipeline.webhooks.secrets import HookSecrets, file_of
 from twm_pipeline.webhooks.server import build_server
+from twm_pipeline.webhooks.tally import Tally
 from twm_pipeline_tests.webhooks.deliveries import MISSIVE_SECRET, Delivery, load_samples, task_delivery
 from twm_pipeline_tests.webhooks.running import (
     all_kept,
@@ -349,9 +350,9 @@ def test_the_log_names_event_and_object_and_no_secret(own_receiver, caplog):
         assert secret not in caplog.text
 
 
-def test_a_flood_of_refusals_is_no_flood_of_lines(caplog):
+def test_a_flood_of_refusals_is_no_flood_of_lines(tmp_path, caplog):
     now = [0.0]
-    refusals = Refusals(clock=lambda: now[0])
+    refusals = Refusals(Tally(tmp_path / "receiver.json"), clock=lambda: now[0])
 
     for _ in range(1000):
         refusals.note(401, "wrong")

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from twm_pipeline.cli import processes, reception
-from twm_pipeline.cli.reception import reachable, register_hooks, start_receiver
+from twm_pipeline.cli.reception import reachable, receiver_of, register_hooks, start, status_page_of
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.mirror.hooks import load_hooks
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
@@ -37,7 +37,8 @@ def changed(settings: Settings, **changes: object) -> Settings:
 def test_the_receiver_answers_once_it_is_started(settings, port):
     children: list[processes.Child] = []
     try:
-        start_receiver(changed(settings, app_port=port), children)
+        chosen = changed(settings, app_port=port)
+        start(receiver_of(chosen), chosen, children)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
             health = json.load(answer)
     finally:
@@ -51,9 +52,31 @@ def test_the_receiver_answers_once_it_is_started(settings, port):
 def test_a_taken_port_names_the_setting(settings):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
+        chosen = changed(settings, app_port=taken)
 
         with pytest.raises(ConfigError, match=f"on port {taken} .*Choose another port with APP_PORT"):
-            start_receiver(changed(settings, app_port=taken), [])
+            start(receiver_of(chosen), chosen, [])
+
+
+def test_the_status_page_answers_once_it_is_started(settings, port):
+    children: list[processes.Child] = []
+    chosen = changed(settings, status_port=port)
+    try:
+        start(status_page_of(chosen), chosen, children)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            page = answer.read().decode()
+    finally:
+        killed = processes.stop(children)
+
+    assert "<title>" in page
+    assert killed == []
+    assert children[0].process.returncode == 0
+    assert children[0].log_end() == f"Status page  http://127.0.0.1:{port}"
+
+
+def test_a_page_for_others_needs_a_password_before_anything_is_started(settings):
+    with pytest.raises(ConfigError, match=r"STATUS_HOST is 192\.0\.2\.1: .* Set STATUS_PASSWORD"):
+        status_page_of(changed(settings, status_host="192.0.2.1"))
 
 
 def test_an_address_that_was_chosen_needs_no_tunnel(settings, monkeypatch, capsys):

@@ -1,0 +1,1 @@
+"""What people and monitoring look at: the figures, the page that shows them, the metrics."""
