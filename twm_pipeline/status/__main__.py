@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from twm_pipeline import logs
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.status.page import build_page
@@ -22,11 +23,8 @@ def main() -> None:
     """Show the page until told to stop."""
     try:
         settings = load_settings()
-        logging.basicConfig(
-            level=settings.log_level,
-            stream=sys.stderr,
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logs.set_up(settings)
+        logs.log_what_ends()
         server = build_server(settings, on_start=lambda: _announce(settings))
         host, port = settings.status_host, settings.status_port
         listener = listen(

@@ -91,12 +91,14 @@ def test_up_serves_until_it_is_told_to_stop_and_leaves_no_process(env, place):
         ask(port, up, TERMINATE, runId=cancelled)
         wait_for(port, up, cancelled, "CANCELED")
         opened_window(port, up, "missive")
+        page = status_page(place)
         up.send_signal(signal.SIGTERM)
         out, err = up.communicate(timeout=60)
 
     assert up.returncode == 0, err
     assert "this is the sandbox" in err
     assert f"http://127.0.0.1:{port}" in out
+    assert f'href="http://127.0.0.1:{port}/runs?q[0]=job:teamwork_sync"' in page
     assert {item["scheduleState"]["status"] for item in schedules} == {"RUNNING"}
     assert processes_of(place) == []
 
@@ -126,6 +128,13 @@ def test_a_change_arrives_through_the_receiver_and_a_second_start_registers_agai
     assert "Webhooks      Teamwork 22 of 22, Missive 6 of 6" in out
     assert not re.search("[0-9a-f]{64}", out + err + again)
     assert processes_of(place) == []
+
+
+def status_page(place: Path) -> str:
+    """Return what the status page of the sandbox shows."""
+    port = json.loads((place / "data" / "sandbox" / "sandbox.json").read_text())["status_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        return str(answer.read().decode())
 
 
 def sandbox_of(settings: Settings) -> Settings | None:
