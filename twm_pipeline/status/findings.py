@@ -137,9 +137,8 @@ def _of_spool(source: Json) -> Iterator[Finding]:
 
 def _of_airtable(airtable: Json, now: datetime) -> Iterator[Finding]:
     quota = airtable["monthly_calls"]
-    if airtable["exhausted"]:
-        text = "The month's calls are used up: nothing is published until they are renewed."
-        yield Finding(name="AirtableQuotaUsedUp", level="bad", text=text, subject="Airtable")
+    if airtable["stopped"]:
+        yield Finding(name="AirtableQuotaUsedUp", level="bad", text=airtable["stopped"], subject="Airtable")
     elif quota and airtable["calls"] > QUOTA_SHARE * quota:
         text = f"{airtable['calls']:,} of {quota:,} calls of this month are used."
         yield Finding(name="AirtableQuotaLow", level="warn", text=text, subject="Airtable")

@@ -185,6 +185,7 @@ def _airtable(airtable: Json) -> Iterator[Metric]:
     for name, figure, text in (
         ("twm_airtable_month_calls", "calls", "Calls of this month."),
         ("twm_airtable_month_limit_calls", "monthly_calls", "Calls that the plan allows a month."),
-        ("twm_airtable_quota_used_up", "exhausted", "Whether no call is left this month."),
     ):
         yield _gauge(name, text, (), [((), airtable[figure])])
+    text = "Whether no call is left this month."
+    yield _gauge("twm_airtable_quota_used_up", text, (), [((), airtable["stopped"] is not None)])

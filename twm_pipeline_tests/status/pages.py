@@ -94,6 +94,7 @@ def make_airtable(**changes: Any) -> dict[str, Any]:
         "calls": 10,
         "monthly_calls": 1000,
         "exhausted": False,
+        "stopped": None,
         "window_open": True,
         "budgets": [],
         "set_aside": {"count": 0, "records": []},

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from twm_pipeline.db import EmbeddedServer
 from twm_pipeline.settings import Settings, load_settings
-from twm_pipeline.status.board import FRESH_SECONDS, LEAST_COUNT_SECONDS, Board, RowCounts
+from twm_pipeline.status.board import FRESH_SECONDS, LEAST_COUNT_SECONDS, Board, Counts
 from twm_pipeline_tests.status.pages import Shown, shown
 
 
@@ -45,13 +45,17 @@ def test_figures_are_read_once_for_everybody_who_asks_at_a_time(filled, engine):
     board.close()
 
 
-def test_rows_are_counted_more_rarely_the_longer_it_takes(engine):
+def test_rows_are_counted_more_rarely_the_longer_it_takes(settings, engine):
     clock = Clock()
-    count = RowCounts(clock)
+    count = Counts(clock)
     with engine.connect() as connection:
 
         def tasks() -> int:
-            return int(next(row["living"] for row in count(connection) if row["table"] == "teamwork.tasks"))
+            return next(
+                int(row["living"])
+                for row in count(connection, settings)["tables"]
+                if row["table"] == "teamwork.tasks"
+            )
 
         assert tasks() == 0
         add_task(engine, 1)

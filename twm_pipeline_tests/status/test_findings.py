@@ -72,7 +72,7 @@ CASES = {
         [("SpoolUnreadable", "bad", "Missive")],
     ),
     "the quota is used up": (
-        {"airtable": make_airtable(exhausted=True, calls=1001)},
+        {"airtable": make_airtable(stopped="Used up.", calls=1001)},
         [("AirtableQuotaUsedUp", "bad", "Airtable")],
     ),
     "the quota is low": ({"airtable": make_airtable(calls=801)}, [("AirtableQuotaLow", "warn", "Airtable")]),
