@@ -14,7 +14,7 @@ import unicodedata
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -158,7 +158,11 @@ class Store(ABC):
 
     @abstractmethod
     def size(self, path: str) -> int | None:
-        """Return how many bytes are at *path*, or None if there is no file."""
+        """Return how many bytes are at *path*, or None if there is no file.
+
+        Raises:
+            StoreUnavailableError: If the store does not say.
+        """
 
     @abstractmethod
     def read(self, path: str) -> bytes:
@@ -205,10 +209,9 @@ class FolderStore(Store):
 
     def size(self, path: str) -> int | None:
         """See `Store`."""
-        try:
+        with _translated(of_one_file=True), suppress(FileNotFoundError):
             return self._path(path).stat().st_size
-        except FileNotFoundError:
-            return None
+        return None
 
     def read(self, path: str) -> bytes:
         """See `Store`."""

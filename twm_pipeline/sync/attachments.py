@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twm_pipeline.attachments import open_store
+from twm_pipeline.errors import RecordError, StoreUnavailableError
 from twm_pipeline.logs import about
 from twm_pipeline.mirror.attachments import CHANNEL, find_stored, retry_failed
 from twm_pipeline.sync.attachment_look import AttachmentReport, Look
@@ -93,17 +94,25 @@ class AttachmentWindow:
 def stored_copy(
     engine: Engine, settings: Settings, *, email_id: str, attachment_id: str, most_bytes: int
 ) -> bytes | None:
-    """Return an e-mail's file from the store, or None if it is not there or larger than *most_bytes*.
+    """Return an e-mail's file from the store, or None if the store does not give it back whole.
 
-    Raises:
-        StoreUnavailableError: If the store does not give it back.
+    Args:
+        engine: The mirror.
+        settings: The deployment's.
+        email_id: The message.
+        attachment_id: Its file.
+        most_bytes: A larger one is not wanted.
     """
     with engine.connect() as connection:
         found = find_stored(connection, email_id=email_id, attachment_id=attachment_id)
     if found is None:
         return None
     place, path, size = found
-    store = open_store(settings, place)
-    if size > most_bytes or store.size(path) != size:
+    if size > most_bytes:
         return None
-    return store.read(path)
+    store = open_store(settings, place)
+    try:
+        return store.read(path) if store.size(path) == size else None
+    except (StoreUnavailableError, RecordError) as error:
+        logger.warning("attachments: %s is not given back: %s", attachment_id, error)
+        return None

@@ -427,6 +427,9 @@ def test_a_stored_copy_is_given_back_whole_or_not_at_all(filed: Filed) -> None:
     assert copy(1999) is None
     (filed.folder / filed.row(pdf).path).write_bytes(b"shorter")
     assert copy() is None
+    shutil.rmtree(filed.folder)
+    filed.folder.write_text("no folder")
+    assert copy() is None
 
 
 # Windows.
