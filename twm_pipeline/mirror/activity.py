@@ -56,10 +56,10 @@ def read_hours(connection: Connection, source: Source) -> list[int]:
     )
 
 
-def read_written(connection: Connection, source: Source) -> dict[str, int]:
-    """Return how many rows of each stream were written since the mirror exists; it never falls."""
-    rows = connection.execute(
-        text("SELECT stream, sum(rows)::bigint AS rows FROM twm.activity WHERE source = :source GROUP BY 1"),
-        {"source": source},
-    )
-    return {row.stream: row.rows for row in rows}
+def read_written(connection: Connection) -> dict[str, dict[str, int]]:
+    """Return how many rows of each source and stream were written since the mirror exists; it never falls."""
+    query = text("SELECT source, stream, sum(rows)::bigint AS rows FROM twm.activity GROUP BY 1, 2")
+    written: dict[str, dict[str, int]] = {}
+    for row in connection.execute(query):
+        written.setdefault(row.source, {})[row.stream] = row.rows
+    return written

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from twm_pipeline.mirror.activity import read_hours, read_written
+from twm_pipeline.mirror.activity import read_hours
 from twm_pipeline.mirror.hooks import load_hooks
 from twm_pipeline.mirror.published import count_rows, month_of_calls
 from twm_pipeline.mirror.published_files import count_waiting_files
@@ -53,7 +53,6 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
         "progress": read_progress(connection, source),
         "hooks": read_hooks(connection, source),
         "hours": read_hours(connection, source),
-        "written": read_written(connection, source),
         "counters": {
             row["name"]: row["value"]
             for row in _all(
@@ -66,7 +65,7 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
 def unread_status(source: Source) -> Json:
     """Return what `read_status` would, with nothing known: PostgreSQL does not answer."""
     lists: Json = {name: [] for name in ("checkpoints", "tables", "budgets", "progress", "hooks", "hours")}
-    nothing: Json = {"set_aside": {"count": 0, "records": []}, "written": {}, "counters": {}}
+    nothing: Json = {"set_aside": {"count": 0, "records": []}, "counters": {}}
     return {"source": source, **_UNREAD, **lists, **nothing}
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from twm_pipeline.airtable.client import budget_plan as airtable_plan
+from twm_pipeline.mirror.activity import read_written
 from twm_pipeline.mirror.attachments import read_attachments
 from twm_pipeline.mirror.status import (
     count_requests,
@@ -43,12 +44,13 @@ PLANS: dict[Source, Callable[[Settings], Plan]] = {
 
 
 def count_everything(connection: Connection, settings: Settings) -> Json:
-    """Return what takes seconds where there are millions of rows: the rows, what is published, the files."""
+    """Return what takes seconds where there are millions of rows: counts of rows, of records, of files."""
     airtable = None
     if settings.publishes and settings.can_publish:
         airtable = read_publishing(connection, str(settings.airtable_base_id))
     return {
         "tables": count_tables(connection),
+        "written": read_written(connection),
         "airtable": airtable,
         "attachments": {**read_attachments(connection), "store": settings.attachments_store},
     }
@@ -76,6 +78,7 @@ def read_figures(
             **read_status(
                 connection, source, tables=[row for row in counts["tables"] if row["source"] == source]
             ),
+            "written": counts["written"].get(source, {}),
             "window_open": holds_window(connection, source),
         }
         for source in SOURCES
@@ -96,7 +99,7 @@ def read_local_figures(settings: Settings, *, problem: str) -> Json:
         settings: Of the deployment.
         problem: Why the mirror cannot be asked.
     """
-    unread = [{**unread_status(source), "window_open": False} for source in SOURCES]
+    unread = [{**unread_status(source), "written": {}, "window_open": False} for source in SOURCES]
     return _judged({**_with_local(settings, unread), "problem": problem})
 
 

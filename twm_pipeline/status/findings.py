@@ -48,6 +48,8 @@ def find(figures: Json) -> list[Finding]:
         if source["configured"]:
             found += [*_of_source(source, figures["taken_at"]), *_of_budgets(source), *_of_hooks(source)]
         found += _of_spool(source)
+    if figures["attachments"]:
+        found += _of_attachments(figures["attachments"])
     if figures["airtable"]:
         found += _of_airtable(figures["airtable"], figures["taken_at"])
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
@@ -133,6 +135,12 @@ def _of_spool(source: Json) -> Iterator[Finding]:
             " what they told. `twm queue list` shows them."
         )
         yield Finding(name="DeliveriesDead", level="note", text=text, subject=name)
+
+
+def _of_attachments(attachments: Json) -> Iterator[Finding]:
+    if count := attachments["failed"]:
+        text = f"{count_of(count, 'file')} not to be had, after many tries: `twm attachments list` says why."
+        yield Finding(name="AttachmentsFailed", level="note", text=text, subject="Attachments")
 
 
 def _of_airtable(airtable: Json, now: datetime) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STATES = ("living", "deleted", "inaccessible", "missing")
+FILE_STATES = ("stored", "pending", "skipped", "failed")
 PLACES = ("new", "due", "later", "held", "dead")
 Value = float | datetime | None
 Samples = Iterable[tuple[tuple[str, ...], Value]]
@@ -54,6 +55,8 @@ class _Figures(Collector):
             yield from _streams(sources)
             yield from _owners(owners)
             yield from _budgets([budget for owner in owners for budget in owner["budgets"]])
+        if figures["attachments"]:
+            yield from _attachments(figures["attachments"])
         if airtable:
             yield from _airtable(airtable)
 
@@ -172,6 +175,13 @@ def _budgets(budgets: list[Json]) -> Iterator[Metric]:
     ):
         counts = [(labels, window[figure]) for labels, window in windows]
         yield _gauge(name, text, ("account", "window_seconds"), counts)
+
+
+def _attachments(attachments: Json) -> Iterator[Metric]:
+    states = [((state,), attachments[state]) for state in FILE_STATES]
+    yield _gauge("twm_attachments", "Files of messages and comments.", ("state",), states)
+    stored = [((), attachments["stored_bytes"])]
+    yield _gauge("twm_attachments_stored_bytes", "Bytes of the files that are stored.", (), stored)
 
 
 def _airtable(airtable: Json) -> Iterator[Metric]:

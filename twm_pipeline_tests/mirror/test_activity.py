@@ -38,8 +38,7 @@ def test_whatever_is_written_is_counted_once(connection):
     mark_inaccessible(connection, TASKS, [2], seq=12)
     upsert(connection, EMAILS, [seen(make_email(id="m1"), 13)])
 
-    assert read_written(connection, "teamwork") == {"tasks": 6}
-    assert read_written(connection, "missive") == {"emails": 1}
+    assert read_written(connection) == {"teamwork": {"tasks": 6}, "missive": {"emails": 1}}
     assert read_hours(connection, "teamwork") == [0] * (CHART_HOURS - 1) + [6]
 
 
@@ -58,7 +57,7 @@ def test_the_hours_are_in_order_and_older_ones_are_left_out(connection):
 def test_old_batches_of_an_hour_become_one_row_and_no_sum_changes(connection):
     for stream, hours_ago in (("tasks", 1), ("tasks", 80), ("tasks", 80), ("people", 80), ("tasks", 90)):
         wrote(connection, 4, hours_ago=hours_ago, stream=stream)
-    before = read_written(connection, "teamwork")
+    before = read_written(connection)
 
     fold_activity(connection)
     fold_activity(connection)
@@ -66,7 +65,7 @@ def test_old_batches_of_an_hour_become_one_row_and_no_sum_changes(connection):
     kept = connection.execute(
         text("SELECT stream, rows, folded FROM twm.activity ORDER BY at DESC, stream")
     ).all()
-    assert read_written(connection, "teamwork") == before == {"tasks": 16, "people": 4}
+    assert read_written(connection) == before == {"teamwork": {"tasks": 16, "people": 4}}
     assert [tuple(row) for row in kept] == [
         ("tasks", 4, False),
         ("people", 4, True),

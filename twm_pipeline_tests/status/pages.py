@@ -60,7 +60,13 @@ def make_figures(**changes: Any) -> dict[str, Any]:
     spool |= dict.fromkeys(("new", "due", "later", "held", "dead"), 0)
     sources = [
         unread_status(source)
-        | {"configured": True, "window_open": True, "account": f"{source} account", "lag_seconds": 4.0}
+        | {
+            "configured": True,
+            "window_open": True,
+            "written": {},
+            "account": f"{source} account",
+            "lag_seconds": 4.0,
+        }
         | {"last_success_at": NOW, "spool": spool}
         for source in SOURCES
     ]
@@ -79,10 +85,17 @@ def make_figures(**changes: Any) -> dict[str, Any]:
             "refused": [{"status": 401, "reason": "teamwork: there is no signature", "count": 2}],
         },
         "disk": {"free_bytes": 10**10, "reserve_bytes": 10**8},
+        "attachments": make_attachments(),
         "airtable": None,
         "findings": [],
     }
     return figures | changes
+
+
+def make_attachments(**changes: Any) -> dict[str, Any]:
+    """Return the figures of files that are all stored."""
+    figures = {"stored": 4, "pending": 0, "skipped": 0, "failed": 0, "stored_bytes": 1000}
+    return figures | {"last_stored_at": NOW, "store": "local"} | changes
 
 
 def make_airtable(**changes: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from twm_pipeline.status.findings import find
-from twm_pipeline_tests.status.pages import NOW, make_airtable, make_figures
+from twm_pipeline_tests.status.pages import NOW, make_airtable, make_attachments, make_figures
 
 SPOOL = make_figures()["sources"][0]["spool"]
 HOOK = {"event": "TASK.CREATED", "status": "active", "checked_at": NOW, "attempts": 0, "problem": None}
@@ -70,6 +70,10 @@ CASES = {
     "the spool cannot be read": (
         {"missive": {"spool": SPOOL | {"problem": "It cannot be listed."}}},
         [("SpoolUnreadable", "bad", "Missive")],
+    ),
+    "files that are not to be had": (
+        {"attachments": make_attachments(failed=2)},
+        [("AttachmentsFailed", "note", "Attachments")],
     ),
     "the quota is used up": (
         {"airtable": make_airtable(stopped="Used up.", calls=1001)},

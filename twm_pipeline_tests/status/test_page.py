@@ -67,6 +67,7 @@ def test_the_page_shows_what_there_is(page):
         "1 waiting",
         "1 given up",
         "rows in 24 h",
+        "0 stored (0 B)",
     ):
         assert words in text
 
