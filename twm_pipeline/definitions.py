@@ -10,6 +10,7 @@ from twm_pipeline.defs.attachments import attachments_asset, attachments_downloa
 from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.housekeeping import housekeeping, nightly_housekeeping
+from twm_pipeline.defs.insights import insight_assets, insights, insights_schedule
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
 from twm_pipeline.defs.publishing import (
     airtable_assets,
@@ -27,6 +28,7 @@ defs = dg.Definitions(
         *(asset for source in SOURCES for asset in source_assets(source)),
         attachments_asset,
         airtable_assets,
+        insight_assets,
     ],
     asset_checks=asset_checks,
     jobs=[
@@ -37,6 +39,7 @@ defs = dg.Definitions(
         webhooks_check,
         checks,
         housekeeping,
+        insights,
     ],
     schedules=[
         *(poll_schedule(source) for source in SOURCES),
@@ -45,6 +48,7 @@ defs = dg.Definitions(
         webhooks_check_schedule,
         checks_schedule,
         nightly_housekeeping,
+        insights_schedule,
     ],
     sensors=[
         *(spool_sensor(source) for source in SOURCES),

@@ -37,6 +37,9 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 
 HTTP_URL = TypeAdapter(HttpUrl)
 BASE_ID = re.compile(r"\bapp[A-Za-z0-9]{14}\b")
+BUSINESS_HOURS = re.compile(r"(Mo|Tu|We|Th|Fr|Sa|Su)(?:-(Mo|Tu|We|Th|Fr|Sa|Su))? (\d\d):(\d\d)-(\d\d):(\d\d)")
+LAST_MINUTE = 59
+MIDNIGHT = (24, 0)
 POLL_SECONDS = 60.0
 POLL_SECONDS_WITHOUT_WEBHOOKS = 5.0
 INHERITED = "TWM_INHERITED_SETTINGS"
@@ -87,6 +90,15 @@ def _check_store(value: str) -> str:
         msg = "expected an address without credentials; the storage's own settings hold them (docs/attachments.md)"
         raise ValueError(msg)
     return value.rstrip("/")
+
+
+def _check_hours(value: str) -> str:
+    found = BUSINESS_HOURS.fullmatch(value.strip())
+    times = found and [(int(found[n]), int(found[n + 1])) for n in (3, 5)]
+    if not times or any(minute > LAST_MINUTE for _, minute in times) or not times[0] < times[1] <= MIDNIGHT:
+        msg = "expected days and hours of one day, such as Mo-Fr 09:00-17:00 or Mo-Su 00:00-24:00"
+        raise ValueError(msg)
+    return value.strip()
 
 
 def _check_zone(value: str) -> str:
@@ -338,6 +350,9 @@ class Settings(BaseSettings):
         "Europe/Berlin",
         description="Zone in which bare dates are midnight",
         validation_alias=AliasChoices("TIMEZONE", "timezone"),
+    )
+    business_hours: Annotated[str, AfterValidator(_check_hours)] = Field(
+        "Mo-Fr 09:00-17:00", description="When replies are expected, in `TIMEZONE`: for response times"
     )
     alert_webhook_url: Annotated[SecretStr, AfterValidator(_check_secret_address)] | None = Field(
         None,

@@ -10,6 +10,9 @@ from twm_pipeline.mirror.tables import STREAMS
 TABLES = {f"{source}/{stream}": source for source, streams in STREAMS.items() for stream in streams}
 
 MADE_OF_TABLES = {
+    "insights/daily_activity": "insights",
+    "insights/response_times": "insights",
+    "insights/task_flow": "insights",
     "airtable/tasks": "airtable",
     "airtable/emails": "airtable",
     "missive/attachments": "missive",
@@ -39,7 +42,7 @@ def test_loading_brings_along_nothing_that_few_runs_need():
     """Every run loads the definitions anew; a delivery waits for that when no window is open."""
     code = (
         "import sys, twm_pipeline.definitions\n"
-        "print(*{'pyairtable', 'pandas', 'ngrok', 'uvicorn', 'typer'} & set(sys.modules))\n"
+        "print(*{'pyairtable', 'pandas', 'matplotlib', 'ngrok', 'uvicorn', 'typer'} & set(sys.modules))\n"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -89,6 +92,7 @@ def test_jobs_and_schedules_have_their_names():
         "webhooks_check",
         "checks",
         "housekeeping",
+        "insights",
     }
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "teamwork_spool_sensor": "RUNNING",
@@ -105,6 +109,7 @@ def test_jobs_and_schedules_have_their_names():
         "webhooks_check_schedule": "RUNNING",
         "checks_schedule": "RUNNING",
         "nightly_housekeeping_schedule": "RUNNING",
+        "insights_schedule": "RUNNING",
     }
 
 

@@ -24,7 +24,7 @@ from twm_pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SCHEMAS = ("teamwork", "missive", "twm")
+SCHEMAS = ("teamwork", "missive", "twm", "insights")
 VERSION_TABLE = "twm.alembic_version"
 COPY_LOCK = 74_770_003
 

@@ -90,7 +90,7 @@ def _reader_sees_all(connection: Connection) -> bool:
         "SELECT bool_and(has_table_privilege(r.oid, c.oid, 'SELECT')"
         " AND has_schema_privilege(r.oid, c.relnamespace, 'USAGE'))"
         " FROM pg_roles r, pg_class c WHERE r.rolname = :role AND c.relkind IN ('r', 'v')"
-        " AND (c.relnamespace IN ('teamwork'::regnamespace, 'missive'::regnamespace, 'twm'::regnamespace)"
+        " AND (c.relnamespace::regnamespace::text IN ('teamwork', 'missive', 'twm', 'insights')"
         " OR c.oid IN ('public.tasks'::regclass, 'public.emails'::regclass))"
     )
     return bool(connection.scalar(query, {"role": READER_ROLE}))
@@ -109,7 +109,9 @@ def _grant_reader(connection: Connection) -> None:
         # The role belongs to the whole server: the process of another database may be first.
         with contextlib.suppress(IntegrityError, ProgrammingError), connection.begin_nested():
             connection.execute(text(f"CREATE ROLE {READER_ROLE} NOLOGIN"))
-    connection.execute(text(f"GRANT USAGE ON SCHEMA public, teamwork, missive, twm TO {READER_ROLE}"))
-    for schema in ("teamwork", "missive", "twm"):
+    connection.execute(
+        text(f"GRANT USAGE ON SCHEMA public, teamwork, missive, twm, insights TO {READER_ROLE}")
+    )
+    for schema in ("teamwork", "missive", "twm", "insights"):
         connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {READER_ROLE}"))
     connection.execute(text(f"GRANT SELECT ON public.tasks, public.emails TO {READER_ROLE}"))

@@ -1,0 +1,118 @@
+"""Insights as assets: what the mirror tells about the work, computed every night and on demand."""
+
+import base64
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from twm_pipeline.defs.assets import OWNERS
+from twm_pipeline.defs.failures import as_failures
+from twm_pipeline.defs.interrupts import ending_gently
+from twm_pipeline.defs.jobs import MAX_RUNTIME
+from twm_pipeline.defs.resources import MirrorResource
+from twm_pipeline.defs.windows import runs_of, why_not
+from twm_pipeline.insights.result import Insight
+from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.sync.engine import configured_sources
+
+LONGEST_SECONDS = 3600
+
+_INSIGHTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "daily_activity": (
+        ("teamwork/tasks", "teamwork/projects", "missive/emails", "missive/conversations"),
+        "What happened on each day of TIMEZONE: tasks created, completed and reopened, mails in and out; in"
+        " all, and per project, person and category. `dimension` says which of these a row is.",
+    ),
+    "response_times": (
+        ("missive/emails", "missive/conversations"),
+        "How long whoever wrote to us waited for the first reply, a row for each conversation: in all, and in"
+        " BUSINESS_HOURS. Without a reply `replied_at` is empty.",
+    ),
+    "task_flow": (
+        ("teamwork/tasks", "teamwork/projects"),
+        "How old open tasks are, how long completed ones took, and what is or was overdue: a row for each.",
+    ),
+}
+
+
+def _spec(name: str) -> dg.AssetSpec:
+    sources, description = _INSIGHTS[name]
+    return dg.AssetSpec(
+        key=["insights", name],
+        deps=[dg.AssetKey(source.split("/")) for source in sources],
+        group_name="insights",
+        description=description + " Made from what people see: no deleted or hidden row counts.",
+        kinds={"pandas", "postgres"},
+        owners=OWNERS,
+        skippable=True,
+        metadata={"dagster/table_name": f"insights.{name}"},
+    )
+
+
+@dg.multi_asset(
+    name="insights_tables",
+    specs=[_spec(name) for name in _INSIGHTS],
+    can_subset=True,
+    required_resource_keys={"mirror"},
+    description="Computes tables and plots from the mirror; no vendor is asked.",
+)
+def insight_assets(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+    """Compute the selected insights."""
+    mirror: MirrorResource = context.resources.mirror
+    selected = {key.path[-1] for key in context.selected_asset_keys}
+    with ending_gently() as stop, as_failures(context):
+        settings = mirror.settings()
+        with mirror.opened(context.log) as engine:
+            for name, compute in _computations().items():
+                if name in selected:
+                    stop.check()
+                    yield _result(compute(engine, settings))
+
+
+def _computations() -> dict[str, Callable[[Engine, Settings], Insight]]:
+    # pandas takes most of a second, and every run of every job loads this module.
+    from twm_pipeline.insights.daily import daily_activity  # noqa: PLC0415
+    from twm_pipeline.insights.flow import task_flow  # noqa: PLC0415
+    from twm_pipeline.insights.responses import response_times  # noqa: PLC0415
+
+    return {"daily_activity": daily_activity, "response_times": response_times, "task_flow": task_flow}
+
+
+def _result(insight: Insight) -> dg.MaterializeResult[None]:
+    picture = base64.b64encode(insight.png).decode()
+    return dg.MaterializeResult(
+        asset_key=["insights", insight.name],
+        metadata={
+            "dagster/row_count": insight.rows,
+            "written": insight.written,
+            **insight.figures,
+            "plot": dg.MetadataValue.md(f"![{insight.name}](data:image/png;base64,{picture})"),
+        },
+    )
+
+
+insights = dg.define_asset_job(
+    "insights",
+    selection=dg.AssetSelection.assets(*(["insights", name] for name in _INSIGHTS)),
+    description="Computes tables and plots about the work from the mirror.",
+    tags={MAX_RUNTIME: str(LONGEST_SECONDS)},
+    executor_def=dg.in_process_executor,
+)
+
+
+@dg.schedule(
+    name="insights_schedule",
+    job=insights,
+    cron_schedule="41 5 * * *",
+    execution_timezone=load_settings().timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Computes the insights every morning, after the nightly sweep.",
+)
+def insights_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request the insights unless they are computed just now or nothing is set up."""
+    if not configured_sources(load_settings()):
+        return dg.SkipReason("Nothing is set up yet, so there is nothing to compute from.")
+    if (busy := why_not(runs_of(context.instance, insights.name))) is not None:
+        return dg.SkipReason(busy)
+    return dg.RunRequest()
