@@ -87,7 +87,8 @@ def measure(rows: Sequence[Any], *, now: datetime, zone: ZoneInfo) -> pd.DataFra
     age, cycle = ((until - created).dt.total_seconds() / DAY_SECONDS for until in (now, completed))
     frame["age_days"] = age.where(is_open).clip(lower=0).round(3)
     frame["cycle_days"] = cycle.clip(lower=0).round(3)
-    ended = completed.fillna(pd.Timestamp(now).as_unit("us")).dt.tz_convert(zone).dt.tz_localize(None).dt.normalize()
+    ended = completed.fillna(pd.Timestamp(now).as_unit("us")).dt.tz_convert(zone)
+    ended = ended.dt.tz_localize(None).dt.normalize()
     late = (ended - pd.to_datetime(frame["due_at"])).dt.days
     frame["overdue"] = np.asarray(late > 0, dtype=bool)
     frame["overdue_days"] = late.where(late > 0).astype("Int64")
