@@ -24,16 +24,17 @@ _SCHEMA = """
     SELECT current_setting('server_version')
         || (SELECT coalesce(string_agg(s::text, ' '), '') FROM pg_db_role_setting s
             WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_class WHERE relpersistence <> 't')
-        || (SELECT count(*) || ' ' || max(a.xmin::text::bigint) FROM pg_attribute a
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_class WHERE relpersistence <> 't')
+        || (SELECT concat(count(*), ' ', max(a.xmin::text::bigint)) FROM pg_attribute a
             JOIN pg_class c ON c.oid = attrelid WHERE relpersistence <> 't')
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_rewrite)
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_proc)
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_trigger)
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_constraint)
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_description)
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_default_acl)
-        || (SELECT count(*) || ' ' || max(xmin::text::bigint) FROM pg_namespace WHERE nspname !~ '^pg_.*temp')
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_rewrite)
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_proc)
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_trigger)
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_constraint)
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_description)
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_default_acl)
+        || (SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_namespace
+            WHERE nspname !~ '^pg_.*temp')
 """
 _TABLES = """
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
