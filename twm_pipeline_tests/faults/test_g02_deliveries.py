@@ -106,6 +106,7 @@ def test_a_deletion_is_a_tombstone_at_once(told, spelling):
 
 def test_a_restored_task_lives_again_though_its_restore_has_no_delivery(told):
     told.control.set_answer("teamwork.restore_fires", "none")
+    told.control.set_answer("teamwork.restore_bumps_updated_at", value=False)
     task_id = told.ids("task", living)[0]
     told.control.delete_task(task_id)
     deliver(told)

@@ -25,6 +25,7 @@ from twm_pipeline.sandbox.client import SandboxError
 from twm_pipeline.sync.publishing import PublishWindow
 from twm_pipeline.sync.window import window_lock
 from twm_pipeline_tests.faults import publisher
+from twm_pipeline_tests.faults.test_g02_open_questions import WORLDS
 from twm_pipeline_tests.faults.world import World, wait_for_requests
 from twm_pipeline_tests.publishing import airtable_at, airtable_settings, base_differences, publish
 from twm_pipeline_tests.truth.compare_base import KEYS, TABLES
@@ -37,6 +38,8 @@ FAULTS = ("429", "500", "502", "503", "html_502", "reset", "reset_midway", "trun
 DONE_BEFORE_5XX = ("nothing", "all", "half")
 PRIORITIES = {"choices": [{"name": "high"}, {"name": "medium"}]}
 SHOWN = 12
+ROOM = {"airtable.records_per_base": 0}
+"""A base that is full shows less than the views; `sync/test_publish.py` says what then."""
 
 needs_patience = pytest.mark.skipif(
     "TWM_WHOLE_STORM" not in os.environ, reason="takes minutes; TWM_WHOLE_STORM=1 runs it"
@@ -101,6 +104,20 @@ def test_a_table_that_is_made_without_an_answer_is_made_once(make_publishing):
 
     tables = [row["name"] for row in world.control.truth("airtable_table")]
     assert sorted(tables) == ["Emails", "Tasks"]
+    assert_published(world)
+
+
+@pytest.mark.parametrize("answers", WORLDS, ids=range(len(WORLDS)))
+def test_the_base_shows_the_views_under_all_other_answers_at_once(make_publishing, answers):
+    own = {name: value for name, value in answers.items() if name.startswith("airtable.")}
+    world = make_publishing(tasks=30, conversations=3, scale=1000, answers=own | ROOM)
+    world.control.add_fault("airtable", "500", path="tbl", count=2, after=1, retry_after="none")
+
+    publish(world.engine, world.settings)
+    world.control.random_changes(20, 1)
+    world.sync()
+    publish(world.engine, world.settings)
+
     assert_published(world)
 
 
