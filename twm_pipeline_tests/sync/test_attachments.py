@@ -161,6 +161,16 @@ def test_expired_addresses_are_renewed_by_reading_their_messages_again(filed: Fi
     assert (report.stored, report.requests) == (12, 2)
 
 
+def test_an_address_that_the_storage_refuses_before_its_time_is_renewed_at_once(filed: Filed) -> None:
+    [pdf] = filed.receive(PDF)
+    filed.account.control.advance(7200)  # by the storage's clock it has expired, by ours it has not
+
+    report = filed.download()
+
+    assert (report.stored, report.failed, report.requests) == (1, 0, 1)
+    assert filed.row(pdf).tries == 0
+
+
 def test_the_address_of_a_comments_file_is_renewed_from_its_conversation(open_account: Any) -> None:
     account: Account = open_account(tasks=1, conversations=60)
     account.control.set_answer("missive.attachment_seconds", 5)
