@@ -308,6 +308,19 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds between two complete reads of projects, task lists, people, tags, companies, teams",
     )
+    reconcile_days: int = Field(
+        7,
+        ge=0,
+        le=3650,
+        description="Missive: every complete sweep reads messages and comments of conversations active in so"
+        " many days again",
+    )
+    reconcile_conversations: int = Field(
+        2000,
+        ge=0,
+        description="Missive: so many quieter conversations, by turns, are read again by each complete sweep"
+        " (two requests and more for each)",
+    )
     budget_time_scale: float = Field(
         1,
         gt=0,

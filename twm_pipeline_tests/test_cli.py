@@ -425,7 +425,12 @@ def test_reconcile_hands_its_options_down_and_shows_what_is_gone(twm, box, monke
     answer = twm("reconcile", "teamwork", "--dry-run")
 
     config = asked[0]["run_config"]["ops"]["sweep"]["config"]
-    assert config == {"sources": ["teamwork"], "dry_run": True, "confirm_deletions": False}
+    assert config == {
+        "sources": ["teamwork"],
+        "dry_run": True,
+        "full": False,
+        "confirm_deletions": False,
+    }
     assert "tasks" in answer.out
     assert "too many" in answer.err
 

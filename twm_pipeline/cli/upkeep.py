@@ -9,7 +9,7 @@ import typer
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.runs import report_problems, run_jobs
-from twm_pipeline.cli.sync import choose_sources
+from twm_pipeline.cli.sync import LONGEST_RUN_SECONDS, choose_sources
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.schema import categorize as apply_categories
 from twm_pipeline.mirror.tables import TABLES, Table
@@ -21,10 +21,13 @@ JSON_OPTION = typer.Option("--json", help="Print the result as JSON.")
 
 RECONCILE_HELP = """Sweep the vendors completely and repair what no poll can see, such as vanished rows.
 
+Everything is listed. Messages and comments are read again of recent Missive conversations, of the others by
+turns (RECONCILE_DAYS, RECONCILE_CONVERSATIONS) or all at once (--full). What was interrupted goes on.
+
 A row that is gone is looked at twice, ten minutes apart, before it becomes a tombstone. When more rows are
 gone than 5 % of a table, nothing is believed without --confirm-deletions: a lost permission looks the same.
 
-Examples: twm reconcile · twm reconcile teamwork --dry-run · twm reconcile --confirm-deletions
+Examples: twm reconcile · twm reconcile teamwork --dry-run · twm reconcile missive --full
 """
 CATEGORIZE_HELP = """Apply the label categories file again: a column per category in both views.
 
@@ -52,7 +55,12 @@ def reconcile(
         list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")
     ] = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and compare; store nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything, keep nothing, say what would change.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every Missive conversation in full, whatever its age.")
+    ] = False,
     confirm_deletions: Annotated[
         bool, typer.Option("--confirm-deletions", help="Believe more deletions than 5 % of a table.")
     ] = False,
@@ -61,8 +69,18 @@ def reconcile(
     """Sweep the vendors completely."""
     settings = load_settings()
     chosen = choose_sources(settings, sources)
-    config = {"sources": chosen, "dry_run": dry_run, "confirm_deletions": confirm_deletions}
-    results = run_jobs(settings, [{"job": "reconcile", "run_config": {"ops": {"sweep": {"config": config}}}}])
+    config = {
+        "sources": chosen,
+        "dry_run": dry_run,
+        "full": full,
+        "confirm_deletions": confirm_deletions,
+    }
+    request = {
+        "job": "reconcile",
+        "run_config": {"ops": {"sweep": {"config": config}}},
+        "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
+    }
+    results = run_jobs(settings, [request])
     if as_json:
         output.print_json(results[0])
     else:
@@ -73,14 +91,21 @@ def reconcile(
 
 def _show_sweeps(sweeps: list[Json], *, dry_run: bool) -> None:
     rows = [
-        (sweep["source"], name.removeprefix("gone_"), count)
+        (
+            f"{sweep['source']}/{stream}",
+            sweep.get(f"written_{stream}", 0),
+            sweep.get(f"absent_{stream}", 0),
+            count,
+        )
         for sweep in sweeps
         for name, count in sweep.items()
-        if name.startswith("gone_")
+        if name.startswith("gone_") and (stream := name.removeprefix("gone_"))
     ]
-    title = "Not listed any more (nothing was stored)" if dry_run else "Gone for good"
-    output.print_table(title, ("source", "stream", "rows"), rows)
+    title = "What a sweep would do; nothing was stored" if dry_run else "What the sweep did"
+    output.print_table(title, ("table", "rows written", "not listed", "gone for good"), rows)
     for sweep in sweeps:
+        for note in sweep.get("notes", []):
+            output.say(note)
         for problem in (*sweep["problems"], *sweep["held_deletions"]):
             output.complain(str(problem))
 

@@ -109,7 +109,12 @@ class ReconcileConfig(dg.Config):
     sources: list[str] = Field(
         default=[], description="`teamwork`, `missive`; empty: every vendor that is set up"
     )
-    dry_run: bool = Field(default=False, description="Only list and compare; store nothing")
+    dry_run: bool = Field(default=False, description="Do everything, keep nothing, say what would change")
+    full: bool = Field(
+        default=False,
+        description="Missive: read messages and comments of every conversation, not only of recent ones and"
+        " those whose turn it is",
+    )
     confirm_deletions: bool = Field(
         default=False,
         description="Believe more deletions by absence than 5 % of a table (20 rows at least)",

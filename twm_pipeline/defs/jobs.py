@@ -69,7 +69,9 @@ def _sweep_source(
 ) -> list[MassDeletionError]:
     """Sweep one vendor, log what was found, and return which deletions wait for a confirmation."""
     mirror: MirrorResource = context.resources.mirror
-    options = ReconcileOptions(dry_run=config.dry_run, confirm_deletions=config.confirm_deletions)
+    options = ReconcileOptions(
+        dry_run=config.dry_run, confirm_deletions=config.confirm_deletions, full=config.full
+    )
     with mirror.opened(context.log) as engine:
         figures = Figures(engine, source)
 
@@ -96,7 +98,7 @@ def _sweep_source(
 def _tell(
     context: dg.OpExecutionContext, config: ReconcileConfig, gone: dict[str, int], report: PassReport
 ) -> None:
-    verdict = "not listed any more (nothing was stored)" if config.dry_run else "gone for good"
+    verdict = "would be marked as deleted" if config.dry_run else "gone for good"
     context.log_event(
         dg.AssetObservation(
             asset_key=[report.source, "api"],
@@ -106,6 +108,9 @@ def _tell(
                 "seconds": report.seconds,
                 "dry_run": config.dry_run,
                 **{f"gone_{stream}": count for stream, count in gone.items()},
+                **{f"written_{stream}": figures.written for stream, figures in report.streams.items()},
+                **{f"absent_{stream}": figures.absent for stream, figures in report.streams.items()},
+                "notes": report.notes,
                 "held_deletions": report.held_deletions,
                 "problems": report.problems,
             },
@@ -113,6 +118,8 @@ def _tell(
     )
     for stream, count in gone.items():
         context.log.info("%s/%s: %d rows %s", report.source, stream, count, verdict)
+    for note in report.notes:
+        context.log.info(note)
     for problem in (*report.problems, *report.held_deletions):
         context.log.warning(problem)
 

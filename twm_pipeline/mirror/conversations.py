@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -17,16 +18,28 @@ if TYPE_CHECKING:
     from twm_pipeline.mirror.tables import Table
 
 
-def children_read_at(connection: Connection, ids: Sequence[str]) -> dict[str, datetime]:
-    """Return, per conversation, the `last_activity_at` at which messages and comments were read."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadState:
+    """What a conversation was like when its messages and comments were read.
+
+    Args:
+        read_at: Its `last_activity_at` then; None while they have not been read.
+        messages_count: As the vendor counted them.
+    """
+
+    read_at: datetime | None
+    messages_count: int | None
+
+
+def read_state(connection: Connection, ids: Sequence[str]) -> dict[str, ReadState]:
+    """Return what was read of each known conversation among *ids*."""
     rows = connection.execute(
-        text(
-            "SELECT id, children_read_at FROM missive.conversations"
-            " WHERE id = ANY(:ids) AND children_read_at IS NOT NULL"
-        ),
+        text("SELECT id, children_read_at, messages_count FROM missive.conversations WHERE id = ANY(:ids)"),
         {"ids": list(ids)},
     )
-    return {row.id: row.children_read_at for row in rows}
+    return {
+        row.id: ReadState(read_at=row.children_read_at, messages_count=row.messages_count) for row in rows
+    }
 
 
 def note_children_read(connection: Connection, moments: Mapping[str, datetime]) -> None:
@@ -107,6 +120,35 @@ def parents_of_set_aside(connection: Connection, ids: Sequence[str]) -> list[str
     return [row.id for row in rows]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Which quiet conversations a sweep reads in full: those with an id above `after`, up to `upto`.
+
+    Args:
+        after: Exclusive; empty: from the first.
+        upto: Inclusive; None: to the last.
+        quiet: How many quiet conversations there are.
+    """
+
+    after: str
+    upto: str | None
+    quiet: int
+
+
+def next_turn(connection: Connection, *, after: str, quiet_since: datetime, most: int) -> Turn:
+    """Return the turn of up to *most* conversations whose last activity is before *quiet_since*."""
+    quiet = (
+        "FROM missive.conversations WHERE last_activity_at < :since AND merged_into IS NULL"
+        " AND (NOT deleted OR trashed)"
+    )
+    values = {"since": quiet_since, "after": after, "offset": max(most - 1, 0)}
+    count = connection.execute(text(f"SELECT count(*) {quiet}"), values).scalar_one()
+    upto = connection.execute(
+        text(f"SELECT id {quiet} AND id > :after ORDER BY id OFFSET :offset LIMIT 1"), values
+    ).scalar()
+    return Turn(after=after, upto=upto if most else after, quiet=count)
+
+
 def still_missing(connection: Connection, table: Table, ids: Sequence[Any]) -> list[Any]:
     """Return those of *ids* that are still marked as missing."""
     rows = connection.execute(
@@ -125,6 +167,24 @@ def merge(connection: Connection, old_id: str, new_id: str, *, seq: int, at: dat
             " VALUES (:old, :new, :seq) ON CONFLICT (old_id) DO UPDATE SET new_id = excluded.new_id,"
             " observed_seq = excluded.observed_seq, seen_at = now()"
             " WHERE a.observed_seq < excluded.observed_seq"
+        ),
+        values,
+    )
+    # What was merged into the old one before goes with it; a conversation is no alias of itself.
+    connection.execute(
+        text("DELETE FROM missive.conversation_aliases WHERE old_id = :new AND observed_seq < :seq"), values
+    )
+    connection.execute(
+        text(
+            "UPDATE missive.conversation_aliases SET new_id = :new, observed_seq = :seq, seen_at = now()"
+            " WHERE new_id = :old AND observed_seq < :seq"
+        ),
+        values,
+    )
+    connection.execute(
+        text(
+            "UPDATE missive.conversations SET merged_into = :new, observed_seq = :seq, synced_at = now()"
+            " WHERE merged_into = :old AND id <> :new AND observed_seq < :seq"
         ),
         values,
     )
@@ -159,6 +219,23 @@ def unmerge(connection: Connection, ids: Sequence[str]) -> None:
         connection.execute(
             text("DELETE FROM missive.conversation_aliases WHERE old_id = ANY(:ids)"), {"ids": list(ids)}
         )
+
+
+def follow_trash(connection: Connection, ids: Sequence[str]) -> None:
+    """Let the comments of conversations be deleted while these are in the trash, and living else.
+
+    The list of comments does not say it, and taking a conversation out of the trash need not move anything.
+    """
+    connection.execute(
+        text(
+            "UPDATE missive.comments m SET deleted = c.deleted, deleted_at = c.deleted_at,"
+            " deleted_evidence = CASE WHEN c.deleted THEN 'vendor' END, synced_at = now()"
+            " FROM missive.conversations c WHERE c.id = m.conversation_id AND c.id = ANY(:ids)"
+            " AND m.deleted <> c.deleted AND c.merged_into IS NULL"
+            " AND (CASE WHEN c.deleted THEN c.trashed ELSE m.deleted_evidence = 'vendor' END)"
+        ),
+        {"ids": list(ids)},
+    )
 
 
 def bury_children(connection: Connection, ids: Sequence[str], *, seq: int, at: datetime) -> None:

@@ -11,6 +11,7 @@ from twm_pipeline.mirror.hooks import load_hooks
 from twm_pipeline.mirror.published import count_rows, month_of_calls
 from twm_pipeline.mirror.published_files import count_waiting_files
 from twm_pipeline.mirror.tables import TABLES
+from twm_pipeline.mirror.tombstones import Absences, has_missing, read_absences
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -49,6 +50,8 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
         "checkpoints": read_checkpoints(connection, source),
         "tables": count_tables(connection, source) if tables is None else tables,
         "set_aside": read_set_aside(connection, source),
+        "held_deletions": [held.describe() for held in read_held_deletions(connection, source)],
+        "sweep": read_sweep(connection, source),
         "budgets": read_budgets(connection, source),
         "progress": read_progress(connection, source),
         "hooks": read_hooks(connection, source),
@@ -65,7 +68,8 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
 def unread_status(source: Source) -> Json:
     """Return what `read_status` would, with nothing known: PostgreSQL does not answer."""
     lists: Json = {name: [] for name in ("checkpoints", "tables", "budgets", "progress", "hooks", "hours")}
-    nothing: Json = {"set_aside": {"count": 0, "records": []}, "counters": {}}
+    lists["held_deletions"] = []
+    nothing: Json = {"set_aside": {"count": 0, "records": []}, "sweep": None, "counters": {}}
     return {"source": source, **_UNREAD, **lists, **nothing}
 
 
@@ -92,6 +96,22 @@ def read_checkpoints(connection: Connection, source: Source) -> list[Json]:
         " OR coalesce(jsonb_array_length(CASE WHEN jsonb_typeof(last_cursor -> 'gaps') = 'array'"
         " THEN last_cursor -> 'gaps' END), 0) > 0 AS more_to_read"
         " FROM twm.checkpoints WHERE source = :source ORDER BY stream, feed",
+        source=source,
+    )
+
+
+def read_held_deletions(connection: Connection, source: Source) -> list[Absences]:
+    """Return the deletions that wait for `twm reconcile --confirm-deletions`, by table."""
+    missing = [table for table in TABLES if table.source == source and has_missing(connection, table)]
+    found = [read_absences(connection, table) for table in missing]
+    return [item for item in found if item.are_held]
+
+
+def read_sweep(connection: Connection, source: Source) -> Json | None:
+    """Return when a complete sweep ended last, and since when one is under way or interrupted."""
+    return _one(
+        connection,
+        "SELECT finished_at, began_at, moved_at FROM twm.sweeps WHERE source = :source",
         source=source,
     )
 

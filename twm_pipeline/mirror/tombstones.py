@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -10,13 +12,85 @@ from twm_pipeline.mirror.activity import note_written
 from twm_pipeline.mirror.tables import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Connection
 
     from twm_pipeline.mirror.tables import Table
     from twm_pipeline.records import Source
+
+
+MASS_DELETION_SHARE = 0.05
+MASS_DELETION_FLOOR = 20
+MISSING_WAIT = timedelta(minutes=10)
+"""A 404 counts as deletion only when it is still one this much later (D5)."""
+HELD_AFTER = MISSING_WAIT + timedelta(minutes=5)
+"""What is still missing then was not decided by the polls since, so it is held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absences:
+    """Rows of a table that absence alone would make tombstones (DESIGN D5).
+
+    Args:
+        table: The stream's table.
+        wanted: Rows that would become tombstones now.
+        recent: Rows that became tombstones by absence in the last 24 hours.
+        living: Rows of the table that are not deleted.
+        since: When the first of them was missed.
+    """
+
+    table: Table
+    wanted: int
+    recent: int
+    living: int
+    since: datetime | None = None
+
+    @property
+    def believed(self) -> int:
+        """How many are believed without asking: 5 % of the table, but never fewer than 20."""
+        return max(MASS_DELETION_FLOOR, int(self.living * MASS_DELETION_SHARE))
+
+    @property
+    def are_held(self) -> bool:
+        """Whether they wait until somebody says that it is right."""
+        return self.wanted > 0 and self.wanted + self.recent > self.believed
+
+    def describe(self) -> str:
+        """Return what is held, why, and what to do."""
+        return (
+            f"{self.table.source}/{self.table.stream}: {self.wanted} of {self.living} rows are gone at the"
+            f" vendor ({self.recent} more within 24 hours), more than the {self.believed} that are believed"
+            " without asking: a lost permission looks the same. None of them was marked as deleted. Look at"
+            " one or two of them there; if it is right:"
+            f" twm reconcile {self.table.source} --confirm-deletions"
+        )
+
+
+def has_missing(connection: Connection, table: Table) -> bool:
+    """Return whether any row of *table* is missing: an index answers, where counting reads the table."""
+    query = f"SELECT EXISTS (SELECT FROM {table.name} WHERE missing_since IS NOT NULL)"
+    return bool(connection.execute(text(query)).scalar_one())
+
+
+def read_absences(connection: Connection, table: Table, *, wanted: int | None = None) -> Absences:
+    """Return what absence would take away: *wanted* rows, or all that have been missing for long."""
+    row = connection.execute(
+        text(
+            "SELECT count(*) FILTER (WHERE NOT deleted) AS living, count(*) FILTER (WHERE deleted AND"
+            " deleted_evidence = 'absence' AND synced_at > now() - interval '24 hours') AS recent,"
+            " count(*) FILTER (WHERE NOT deleted AND missing_since <= now() - :wait) AS missing,"
+            f" min(missing_since) FILTER (WHERE NOT deleted) AS since FROM {table.name}"
+        ),
+        {"wait": HELD_AFTER},
+    ).one()
+    return Absences(
+        table=table,
+        wanted=row.missing if wanted is None else wanted,
+        recent=row.recent,
+        living=row.living,
+        since=row.since,
+    )
 
 
 def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
@@ -122,6 +196,23 @@ def without_inaccessible(connection: Connection, table: Table, ids: Sequence[Any
     return [row.id for row in rows]
 
 
+def among_deleted(connection: Connection, table: Table, ids: Collection[Any]) -> set[Any]:
+    """Return those of *ids* whose row is a tombstone."""
+    rows = connection.execute(
+        text(f"SELECT id FROM {table.name} WHERE id = ANY(:ids) AND deleted"), {"ids": list(ids)}
+    )
+    return {row.id for row in rows}
+
+
+def living_among(connection: Connection, table: Table, ids: Collection[Any]) -> list[Any]:
+    """Return those of *ids* whose row is shown as living."""
+    rows = connection.execute(
+        text(f"SELECT id FROM {table.name} WHERE id = ANY(:ids) AND NOT deleted AND NOT inaccessible"),
+        {"ids": list(ids)},
+    )
+    return [row.id for row in rows]
+
+
 def projects_of(connection: Connection, table: Table, ids: Sequence[int]) -> dict[int, int | None]:
     """Return the project of each known row that lies in one, None where it is not known."""
     query = {
@@ -144,21 +235,16 @@ def long_missing(connection: Connection, table: Table, *, before: datetime) -> l
     return [row.id for row in rows]
 
 
-def recent_absences(connection: Connection, table: Table) -> int:
-    """Return how many rows absence has made tombstones in the last 24 hours."""
-    return int(
-        connection.execute(
-            text(
-                f"SELECT count(*) FROM {table.name} WHERE deleted AND deleted_evidence = 'absence'"
-                " AND synced_at > now() - interval '24 hours'"
-            )
-        ).scalar_one()
-    )
-
-
 def count_rows(connection: Connection, table: Table) -> int:
     """Return how many rows of *table* are not deleted."""
     return int(connection.execute(text(f"SELECT count(*) FROM {table.name} WHERE NOT deleted")).scalar_one())
+
+
+def newest_version(connection: Connection, table: Table) -> datetime | None:
+    """Return the newest version among the rows that a complete list must show."""
+    query = f"SELECT max(version_at) FROM {table.name} WHERE NOT deleted AND NOT inaccessible"
+    newest: datetime | None = connection.execute(text(query + " AND missing_since IS NULL")).scalar()
+    return newest
 
 
 def unknown_ids(connection: Connection, table: Table, ids: Sequence[Any]) -> list[Any]:

@@ -219,7 +219,7 @@ def parse_conversation(row: Json, *, owner_id: str) -> Conversation:
     labels = [item for item in read_list(row, "shared_labels") if isinstance(item, dict)]
     assignees = [item for item in read_list(row, "assignees") if isinstance(item, dict)]
     states = [item for item in read_list(row, "users") if isinstance(item, dict)]
-    mine = next((item for item in states if item.get("id") == owner_id), {})
+    mine = _state_of(states, owner_id)
     trashed = read_bool(mine, "trashed")
     return Conversation(
         id=_id_of(row),
@@ -255,6 +255,16 @@ def parse_conversation(row: Json, *, owner_id: str) -> Conversation:
         created_at=read_unix(row, "created_at"),
         last_activity_at=read_unix(row, "last_activity_at"),
     )
+
+
+def is_trashed(row: Json, *, owner_id: str) -> bool:
+    """Return whether a conversation is in the trash of the token's owner."""
+    states = row.get("users")
+    return isinstance(states, list) and _state_of(states, owner_id).get("trashed") is True
+
+
+def _state_of(states: list[Any], owner_id: str) -> Json:
+    return next((item for item in states if isinstance(item, dict) and item.get("id") == owner_id), {})
 
 
 def _without(row: Json, *, users: list[Json]) -> Json:
@@ -386,8 +396,8 @@ def parse_message(
     )
 
 
-def parse_comment(row: Json, *, conversation_id: str) -> Comment:
-    """Return a comment; see `parse_message`."""
+def parse_comment(row: Json, *, conversation_id: str, deleted: bool = False) -> Comment:
+    """Return a comment; see `parse_message`. It is *deleted* while its conversation is in the trash."""
     author = read_object(row, "author") or {}
     steady = _steady(row)
     attachment, task = read_object(steady, "attachment"), read_object(steady, "task")
@@ -396,6 +406,7 @@ def parse_comment(row: Json, *, conversation_id: str) -> Comment:
         version_at=None,
         content_hash=digest({**steady, "conversation_id": conversation_id}),
         raw=to_json(row),
+        deleted=deleted,
         conversation_id=conversation_id,
         body=read_text(row, "body"),
         author_id=read_text(author, "id"),

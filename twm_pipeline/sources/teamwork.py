@@ -47,7 +47,9 @@ _ACTIVITY_STREAMS = {
     "timelog": "time_entries",
     "task_comment": "task_comments",
     "comment": "task_comments",
+    "project": "projects",
 }
+POLLED_ACTIVITY = ("tasks", "time_entries", "task_comments")
 _DELETED = {"deletedOnly": "true", "showDeleted": "true"}
 
 
@@ -232,10 +234,10 @@ class TeamworkSource:
             params["updatedAfter"] = to_param(updated_after)
         return self._page(f"{API}/{path}.json", key, params, fresh=fresh)
 
-    def fetch_activity(self, *, since: datetime) -> Activity:
+    def fetch_activity(self, *, since: datetime, streams: tuple[str, ...] = POLLED_ACTIVITY) -> Activity:
         """Return what was deleted and restored since: neither need move an `updatedAt`."""
         found = Activity()
-        kinds = ",".join(_ACTIVITY_STREAMS)
+        kinds = ",".join(kind for kind, stream in _ACTIVITY_STREAMS.items() if stream in streams)
         params = {"startDate": to_param(since), "activityTypes": kinds, "pageSize": str(PAGE_SIZE)}
         for page in self._pages(f"{API}/latestactivity.json", "activities", params):
             for row in page.rows:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from twm_pipeline.mirror.tables import CONVERSATIONS, FEEDS, TASKS, table_of
-from twm_pipeline.mirror.tombstones import note_second_looks, tasks_below, unknown_ids
+from twm_pipeline.mirror.tombstones import MISSING_WAIT, note_second_looks, tasks_below, unknown_ids
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import Pass, PassOptions
 from twm_pipeline.sync.missive import MissivePass
-from twm_pipeline.sync.plan import MISSING_WAIT
 from twm_pipeline.sync.teamwork import TeamworkPass
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from twm_pipeline.db import is_unavailable
 from twm_pipeline.errors import (
     CollisionError,
     DatabaseUnavailableError,
-    MassDeletionError,
     PagingError,
     RecordError,
     RequestRefusedError,
@@ -38,12 +37,11 @@ from twm_pipeline.mirror.checkpoints import (
     save_account,
     set_aside,
 )
-from twm_pipeline.mirror.tombstones import count_rows, long_missing, recent_absences
+from twm_pipeline.mirror.tombstones import MISSING_WAIT, long_missing, read_absences
 from twm_pipeline.mirror.upserts import Counts, Observed, upsert
 from twm_pipeline.records import SOURCES, Source, digest
 from twm_pipeline.sources import missive as missive_api
 from twm_pipeline.sources import teamwork as teamwork_api
-from twm_pipeline.sync.plan import MISSING_WAIT, check_mass_deletion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -102,7 +100,11 @@ class PassOptions:
 
 @dataclass(slots=True, kw_only=True)
 class StreamReport:
-    """Figures of one stream in one pass."""
+    """Figures of one stream in one pass.
+
+    Args:
+        absent: Of a complete sweep: living rows that no list shows; each is looked at by itself.
+    """
 
     fetched: int = 0
     written: int = 0
@@ -110,6 +112,7 @@ class StreamReport:
     stale: int = 0
     deleted: int = 0
     set_aside: int = 0
+    absent: int = 0
     checkpoint_before: datetime | None = None
     checkpoint_after: datetime | None = None
     lag_seconds: float | None = None
@@ -124,6 +127,7 @@ class PassReport:
         complete: Whether no history and no gap is left to read.
         closed: Why the pass ended before its end (the window was over, its lock gone); what is stored stays.
         problems: What was left out, in words; everything else went on.
+        notes: What else people want to know of it, in words.
         held_deletions: Tombstones that wait for a confirmation (`MassDeletionError`).
     """
 
@@ -137,6 +141,7 @@ class PassReport:
     complete: bool = True
     closed: str | None = None
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     held_deletions: list[str] = field(default_factory=list)
 
     def of(self, stream: str) -> StreamReport:
@@ -165,6 +170,7 @@ class Pass:
         should_stop: Raises `WindowClosedError` when the time is over.
         slice_is_over: Whether history has to make way for fresh changes now.
         on_commit: Told after each commit.
+        is_dry: Whether every transaction is rolled back: the figures are those of a real pass, nothing stays.
     """
 
     engine: Engine
@@ -175,6 +181,7 @@ class Pass:
     should_stop: Callable[[], None] = lambda: None
     slice_is_over: Callable[[], bool] = lambda: False
     on_commit: Callable[[PassReport], None] = lambda _: None
+    is_dry: bool = False
     report: PassReport = field(init=False)
     started: float = field(default_factory=time.monotonic)
     vendor_now: datetime | None = None
@@ -199,11 +206,20 @@ class Pass:
             CollisionError: If another process wrote the same rows in another order; nothing is stored.
         """
         with outages_in_words("the batch is not stored"), self.engine.begin() as connection:
-            yield connection
-            self.session.budget.settle(connection)
+            yield from self._transact(connection)
         self.count_traffic()
         self.on_commit(self.report)
         self.should_stop()
+
+    def _transact(self, connection: Connection) -> Iterator[Connection]:
+        """Give the transaction; of a dry run nothing stays but the end of the requests."""
+        if self.is_dry:
+            with connection.begin_nested() as savepoint:
+                yield connection
+                savepoint.rollback()
+        else:
+            yield connection
+        self.session.budget.settle(connection)
 
     def count_traffic(self) -> None:
         """Bring the report's requests, answers 429 and times up to date."""
@@ -328,20 +344,12 @@ class Pass:
         if not wanted:
             return True
         with self.read() as connection:
-            recent, living = recent_absences(connection, table), count_rows(connection, table)
-        try:
-            check_mass_deletion(
-                f"{table.source}/{table.stream}",
-                wanted=wanted,
-                recent=recent,
-                living=living,
-                confirmed=confirmed,
-            )
-        except MassDeletionError as error:
-            logger.error("%s", error)  # noqa: TRY400 - the pass goes on with everything else
-            self.report.held_deletions.append(str(error))
-            return False
-        return True
+            absences = read_absences(connection, table, wanted=wanted)
+        if confirmed or not absences.are_held:
+            return True
+        logger.error("%s", absences.describe())
+        self.report.held_deletions.append(absences.describe())
+        return False
 
 
 @contextmanager
@@ -423,6 +431,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
     on_commit: Callable[[PassReport], None] = lambda _: None,
     is_hasty: bool = False,
     is_patient: bool = False,
+    is_dry: bool = False,
 ) -> Iterator[Pass]:
     """Give a pass with an open budget and session; its report is complete when the block ends.
 
@@ -436,6 +445,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
         on_commit: See `Pass`.
         is_hasty: Give a request up early: something else waits behind it, and it is asked again later.
         is_patient: Take of the request budget only what history may take.
+        is_dry: See `Pass`.
     """
     api = teamwork_api if source == "teamwork" else missive_api
     base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
@@ -460,6 +470,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
             should_stop=should_stop,
             slice_is_over=slice_is_over,
             on_commit=on_commit,
+            is_dry=is_dry,
             started=started,
         )
         try:

@@ -40,6 +40,7 @@ from twm_pipeline.sources.missive import (
     MissiveSource,
     Page,
     activity_of,
+    is_trashed,
     parse_conversation,
     parse_message,
 )
@@ -88,7 +89,7 @@ class MissivePass:
 
     def run(self) -> None:
         """Do one pass: fresh changes of every mailbox, what has to be tried again, then history."""
-        self._follow_scope()
+        self.follow_scope()
         if self.options.ids:
             self.refresh(self.options.ids, complete=True)
             return
@@ -107,7 +108,8 @@ class MissivePass:
                 self._close_gaps(mailbox, history=True)
         self._note_lag()
 
-    def _follow_scope(self) -> None:
+    def follow_scope(self) -> None:
+        """Hide and show all rows anew when a setting of the scope changed."""
         if self.scope.to_json() != self.account.scope:
             with self.work.commit() as connection:
                 apply_scope(connection, "missive", self.scope)
@@ -206,7 +208,7 @@ class MissivePass:
             lambda until: self.api.fetch_conversations(mailbox, until=until, fresh=not history),
             time_of=activity_of,
             start=gap.until,
-            still_there=self._still_there,
+            still_there=self.still_there,
         ):
             self.store_rows(step.rows, step.page.reply, fresh=not history)
             done += len(step.rows)
@@ -219,7 +221,7 @@ class MissivePass:
                 return
             gap = replace(gap, until=min(step.oldest or gap.until, gap.until))
 
-    def _still_there(self, moment: int) -> bool:
+    def still_there(self, moment: int) -> bool:
         """Return whether a known conversation of that second still has it as its last activity."""
         with self.work.read() as connection:
             conversation_id = store.one_of_second(connection, datetime.fromtimestamp(moment, UTC))
@@ -275,19 +277,18 @@ class MissivePass:
         self.work.note_reply(reply)
         with self.work.read() as connection:
             ids = [str(row.get("id")) for row in rows]
-            read_at = store.children_read_at(connection, ids)
+            known = store.read_state(connection, ids)
             waiting = waiting_set_aside(connection, "missive", "conversations", ids)
         due: list[Json] = []
         settled: list[Json] = []
         for row in rows:
-            known = read_at.get(str(row.get("id")))
             is_asked_for = complete or force  # then also one that is set aside is tried before its time
-            is_due = is_asked_for or known is None or activity_of(row) != to_unix(known)
+            is_due = is_asked_for or _is_due(row, known.get(str(row.get("id"))))
             usable = isinstance(row.get("id"), str) and (is_asked_for or row["id"] not in waiting)
             (due if is_due and usable else settled).append(row)
         if settled:
             self._store_conversations(settled, reply, unread=waiting)
-        return [Due(row, reply, complete) for row in due]
+        return [Due(row, reply, complete, trashed=is_trashed(row, owner_id=self.owner_id)) for row in due]
 
     def _store_conversations(self, rows: Iterable[Json], reply: Reply, *, unread: Container[str]) -> None:
         """Store conversations as listed; those whose messages are *unread* stay set aside."""
@@ -297,6 +298,7 @@ class MissivePass:
                 connection, CONVERSATIONS, observed, problems, cleaned=reply.cleaned, unresolved=unread
             )
             store.unmerge(connection, counts.written_ids)
+            store.follow_trash(connection, counts.written_ids)
 
     def _parse_conversations(
         self, rows: Iterable[Json], reply: Reply
@@ -325,10 +327,12 @@ class MissivePass:
             if not self.scope.shows_everything and counts.written_ids:
                 apply_scope(connection, "missive", self.scope, ids=counts.written_ids)
             self.work.store(connection, COMMENTS, comments, comment_problems)
+            store.follow_trash(connection, [due.id for due in batch])
             self._note_denied(connection, batch)
             if self.whole:
                 store.note_children_read(connection, _activities(batch))
-        self.refresh([item for item in suspects if item not in {due.id for due in batch}])
+        if not self.work.is_dry:  # where nothing stays moved, they would be suspected again and again
+            self.refresh([item for item in suspects if item not in {due.id for due in batch}])
 
     def _store_parents(self, connection: Connection, batch: Sequence[Due]) -> None:
         """Store the conversations of a batch, and note which of their children are absent."""
@@ -524,6 +528,13 @@ class MissivePass:
                 main = checkpoint.last_event_time
         self.work.report.of("conversations").checkpoint_after = main
         self.work.note_lag("conversations", main)
+
+
+def _is_due(row: Json, known: store.ReadState | None) -> bool:
+    """Return whether messages and comments are to be read: a message that vanished moves the count only."""
+    if known is None or known.read_at is None:
+        return True
+    return activity_of(row) != to_unix(known.read_at) or row.get("messages_count") != known.messages_count
 
 
 def _activities(batch: Iterable[Due]) -> dict[str, datetime]:

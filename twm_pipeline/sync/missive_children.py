@@ -48,6 +48,7 @@ class Due:
         row: The conversation as listed.
         reply: The answer it was listed in.
         complete: Read both lists to their ends, whatever is known.
+        trashed: Whether it is in the trash of the token's owner.
         known_messages: Stored ones with the digest of their row in the list (`ChildReader.look_up`).
         known_comments: Stored ones.
         listed: The answer that began each list: what it does not hold was gone by then.
@@ -57,6 +58,7 @@ class Due:
     row: Json
     reply: Reply
     complete: bool = False
+    trashed: bool = False
     known_messages: dict[str, bytes | None] = field(default_factory=dict)
     known_comments: set[str] = field(default_factory=set)
     stubs: dict[str, tuple[Json, Reply]] = field(default_factory=dict)
@@ -249,7 +251,9 @@ class ChildReader:
                     "comments",
                     [row],
                     reply,
-                    lambda row, due=due: parse_comment(row, conversation_id=due.id),  # type: ignore[misc]  # bound per loop
+                    lambda row, due=due: parse_comment(  # type: ignore[misc]  # bound per loop
+                        row, conversation_id=due.id, deleted=due.trashed
+                    ),
                 )
                 comments += observed
                 parent = {"conversation": {"id": due.id}}

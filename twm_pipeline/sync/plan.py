@@ -1,21 +1,15 @@
-"""Decisions without I/O: what has been read of a mailbox, what to read next, what may be called deleted."""
+"""Decisions without I/O: what has been read of a mailbox, and what to read next."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from twm_pipeline.errors import MassDeletionError
 from twm_pipeline.records import Json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-MASS_DELETION_SHARE = 0.05
-MASS_DELETION_FLOOR = 20
-MISSING_WAIT = timedelta(minutes=10)
-"""A 404 counts as deletion only when it is still one this much later (D5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,26 +108,3 @@ class Frontier:
 def is_wider(old: datetime | None, new: datetime | None) -> bool:
     """Return whether a start date moved back, so that older rows are missing now."""
     return old is not None and (new is None or new < old)
-
-
-def check_mass_deletion(stream: str, *, wanted: int, recent: int, living: int, confirmed: bool) -> None:
-    """Pass, or raise when absence would take away more than DESIGN D5 allows.
-
-    Args:
-        stream: For the message.
-        wanted: Rows that would become tombstones now.
-        recent: Rows that became tombstones by absence in the last 24 hours.
-        living: Rows of the table that are not deleted.
-        confirmed: Whether an operator said that it is right.
-
-    Raises:
-        MassDeletionError: Beyond 5 % of the table, but never below 20 rows.
-    """
-    allowed = max(MASS_DELETION_FLOOR, int(living * MASS_DELETION_SHARE))
-    if not confirmed and wanted + recent > allowed:
-        msg = (
-            f"{stream}: {wanted} of {living} rows are gone at the vendor ({recent} more within 24 hours),"
-            f" more than the {allowed} that are believed without asking: a lost permission looks the same."
-            " Nothing was marked as deleted by this. If it is right: twm reconcile --confirm-deletions"
-        )
-        raise MassDeletionError(msg)

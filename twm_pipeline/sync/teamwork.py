@@ -22,7 +22,12 @@ from twm_pipeline.mirror.checkpoints import (
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, apply_scope_below, remember_scope
 from twm_pipeline.mirror.tables import DIRECTORIES, FEEDS, TASKS, table_of
-from twm_pipeline.mirror.tombstones import due_second_looks, follow_tasks, forget_second_looks
+from twm_pipeline.mirror.tombstones import (
+    due_second_looks,
+    follow_tasks,
+    forget_second_looks,
+    living_among,
+)
 from twm_pipeline.mirror.upserts import Observed, insert_unknown
 from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.teamwork import Page, TeamworkSource, to_param
@@ -88,7 +93,7 @@ class TeamworkPass:
 
     def run(self) -> None:
         """Do one pass: fresh changes first, then what has to be tried again, then history."""
-        self._follow_scope()
+        self.follow_scope()
         if self.options.ids:
             self.absent.refresh([int(item) for item in self.options.ids])
             return
@@ -119,7 +124,7 @@ class TeamworkPass:
 
     # -- scope -----------------------------------------------------------------------------------------------
 
-    def _follow_scope(self) -> None:
+    def follow_scope(self) -> None:
         """Hide and show all rows anew when a setting of the scope changed."""
         if self.scope.to_json() == self.account.scope:
             return
@@ -272,11 +277,13 @@ class TeamworkPass:
 
     # -- deleted and restored --------------------------------------------------------------------------------
 
-    def read_deleted_in_full(self) -> None:
-        """Read the whole feed of deleted tasks."""
-        self._read_deleted(in_full=True)
+    def read_deleted_in_full(self, *, on_page: Callable[[Page], None]) -> None:
+        """Read the whole feed of deleted tasks; *on_page* is told of every page once it is stored."""
+        self._read_deleted(in_full=True, on_page=on_page)
 
-    def _read_deleted(self, *, in_full: bool = False) -> None:
+    def _read_deleted(
+        self, *, in_full: bool = False, on_page: Callable[[Page], None] = lambda _: None
+    ) -> None:
         """Read the feed of deleted tasks; its checkpoint is the newest `deletedAt`."""
         with self.work.read() as connection:
             checkpoint = load_checkpoint(connection, "teamwork", "tasks", "deleted") or Checkpoint()
@@ -293,6 +300,8 @@ class TeamworkPass:
             before = self.work.report.of("tasks").written
             self.store_tasks(step.pages)
             self.work.report.of("tasks").deleted += self.work.report.of("tasks").written - before
+            for page in step.pages:
+                on_page(page)
             moments = [moment for page in step.pages for moment in _deletions(page)]
             newest = max([*moments, newest] if newest else moments, default=None)
         if newest is not None and newest != last:
@@ -317,6 +326,9 @@ class TeamworkPass:
             self.work.report.problems.append(f"restored tasks are found by reconcile only: {error}")
             return
         self.absent.refresh(activity.restored.get("tasks", []))
+        with self.work.read() as connection:  # what the feed of deleted tasks, read before, has left out
+            said = living_among(connection, TASKS, activity.deleted.get("tasks", []))
+        self.absent.bury_if_said(TASKS, said, said=set(said))
         self.feeds.follow(activity)
         if activity.newest is not None and activity.newest != last:
             self._save_feed("activity", activity.newest)
@@ -382,14 +394,6 @@ class TeamworkPass:
                     save_checkpoint(
                         connection, "teamwork", table.stream, checkpoint=Checkpoint(last_event_time=began)
                     )
-        return found
-
-    def list_directory(self, table: Table) -> set[int]:
-        """Return the ids a directory holds, without storing anything."""
-        found: set[int] = set()
-        for page in self.api.fetch_directory(table.stream):
-            self.work.note_reply(page.reply)
-            found |= {int(row["id"]) for row in page.rows if str(row.get("id")).isdigit()}
         return found
 
     def store_directory_rows(self, table: Table, page: Page, head: Checkpoint | None = None) -> set[int]:

@@ -245,6 +245,7 @@ def walk_down(
     time_of: Callable[[Json], int | None],
     start: int | None = None,
     still_there: Callable[[int], bool] = lambda _: False,
+    proves_end: bool = False,
 ) -> Iterator[DownStep]:
     """Yield the rows of a list that is paged by `until`, from the newest (or *start*) down to its end.
 
@@ -258,6 +259,7 @@ def walk_down(
         time_of: The Unix seconds by which the list is ordered.
         start: Inclusive place to begin; None: at the top.
         still_there: Whether a row of that second is known to be still in its place.
+        proves_end: Whether to ask below the last page too: a page cut short must not end a complete sweep.
 
     Raises:
         PagingError: If the list contradicts itself again and again.
@@ -273,6 +275,9 @@ def walk_down(
         honest = _honest_times(page, time_of)
         times = honest or [moment for row in page.rows if (moment := time_of(row)) is not None]
         ended = len(page.rows) < page.limit or not times
+        if ended and times and proves_end:
+            below = _ask_down(fetch, min(times), time_of)
+            ended = {plain(row, "id") for row in below.rows} <= set().union(*recent)
         oldest = None if ended else min([*times, boundary] if boundary is not None else times)
         yield DownStep(page=page, rows=tuple(rows), oldest=oldest, newest=max(honest, default=None))
         if oldest is None:

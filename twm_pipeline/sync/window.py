@@ -191,7 +191,13 @@ def run_reconcile(  # noqa: PLR0913 - as run_pass
     with (
         about(source=source),
         open_pass(
-            engine, settings, source, owns_checkpoints=False, should_stop=should_stop, on_commit=on_commit
+            engine,
+            settings,
+            source,
+            owns_checkpoints=False,
+            should_stop=should_stop,
+            on_commit=on_commit,
+            is_dry=options.dry_run,
         ) as work,
     ):
         gone = reconcile(work, options)

@@ -1,5 +1,7 @@
 """A process that syncs, to be killed or raced: `python -m twm_pipeline_tests.faults.worker SOURCE…`.
 
+`reconcile:SOURCE` sweeps instead.
+
 Prints a line of JSON when everything is read: its largest memory in KiB.
 """
 
@@ -12,11 +14,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from twm_pipeline.db import connect_database
 from twm_pipeline.errors import RetriableError
+from twm_pipeline.records import Source
 from twm_pipeline.settings import Settings, environment_of, load_settings
 from twm_pipeline.sync.engine import PassOptions
-from twm_pipeline.sync.window import Window
+from twm_pipeline.sync.reconcile import ReconcileOptions
+from twm_pipeline.sync.window import Window, run_reconcile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -37,6 +43,16 @@ def finish(process: subprocess.Popen[str]) -> int:
     return int(json.loads(out)["memory"])
 
 
+def work(engine: Engine, settings: Settings, what: str) -> None:
+    """Do a pass over a source, or sweep one that is named as `reconcile:SOURCE`."""
+    command, _, name = what.rpartition(":")
+    source: Source = name  # type: ignore[assignment]  # a test's word
+    if command == "reconcile":
+        run_reconcile(engine, settings, source, options=ReconcileOptions())
+    else:
+        Window(engine, settings, source, 0).run(PassOptions())
+
+
 def main() -> None:
     """Sync until nothing is left to read."""
     settings = load_settings()
@@ -44,7 +60,7 @@ def main() -> None:
     for source in sys.argv[1:]:
         for _ in range(10):
             try:
-                Window(engine, settings, source, 0).run(PassOptions())  # type: ignore[arg-type]  # a test's word
+                work(engine, settings, source)
                 break
             except RetriableError:
                 continue

@@ -1,7 +1,7 @@
 """Conversations in the mirror: what of them has been read, merges, and their children."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -54,11 +54,15 @@ def aliases(connection: Connection) -> dict[str, str]:
 
 
 def test_what_has_been_read_is_remembered(connection):
-    assert store.children_read_at(connection, ["a", "b"]) == {}
+    def read_at() -> dict[str, datetime | None]:
+        return {key: state.read_at for key, state in store.read_state(connection, ["a", "b", "x"]).items()}
+
+    assert set(read_at().values()) <= {None}
 
     store.note_children_read(connection, {"a": MORNING, "unknown": MORNING})
 
-    assert store.children_read_at(connection, ["a", "b", "unknown"]) == {"a": MORNING}
+    assert read_at()["a"] == MORNING
+    assert set(read_at()) <= {"a", "b"}
 
 
 def test_noting_the_same_again_writes_nothing(connection):
@@ -126,6 +130,26 @@ def test_a_merge_moves_the_children_and_leaves_an_alias(connection):
     assert conversation(connection, "a")[:5] == (True, LATER, "merged", "b", 11)
     assert not conversation(connection, "b").deleted
     assert set(parents(connection).values()) == {"b"}
+
+
+def test_a_second_merge_takes_along_what_was_merged_before(connection):
+    upsert(connection, CONVERSATIONS, [seen(make_conversation(id="c"), 10)])
+    store.merge(connection, "a", "b", seq=11, at=LATER)
+
+    store.merge(connection, "b", "c", seq=12, at=LATER)
+
+    assert aliases(connection) == {"a": "c", "b": "c"}
+    assert conversation(connection, "a").merged_into == "c"
+    assert set(parents(connection).values()) == {"c"}
+
+
+def test_a_survivor_that_is_merged_into_what_it_survived_is_no_alias_of_itself(connection):
+    store.merge(connection, "a", "b", seq=11, at=LATER)
+
+    store.merge(connection, "b", "a", seq=12, at=LATER)
+
+    assert aliases(connection) == {"b": "a"}
+    assert conversation(connection, "a").merged_into != "a"
 
 
 def test_a_merge_of_an_unknown_conversation_leaves_an_alias_only(connection):

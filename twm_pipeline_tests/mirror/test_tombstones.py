@@ -6,13 +6,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from twm_pipeline.mirror.status import read_held_deletions
 from twm_pipeline.mirror.tables import EMAILS, TASKS
 from twm_pipeline.mirror.tombstones import (
+    Absences,
     count_rows,
     long_missing,
     mark_inaccessible,
     mark_missing,
-    recent_absences,
+    read_absences,
     tombstone,
 )
 from twm_pipeline.mirror.upserts import upsert
@@ -116,7 +118,7 @@ def test_only_absence_is_counted_against_the_limit_and_only_for_a_day(connection
     tombstone(connection, TASKS, [3], seq=11, at=MORNING, evidence="event")
     connection.execute(text("UPDATE teamwork.tasks SET synced_at = now() - interval '25 hours' WHERE id = 2"))
 
-    assert recent_absences(connection, TASKS) == 1
+    assert read_absences(connection, TASKS).recent == 1
 
 
 def test_nothing_is_marked_without_ids(connection):
@@ -131,3 +133,36 @@ def test_ids_may_be_texts(connection):
     upsert(connection, EMAILS, [seen(make_email(id="it's"), 1)])
 
     assert tombstone(connection, EMAILS, ["it's", "unknown"], seq=2, at=MORNING, evidence="absence") == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "recent", "living", "held"),
+    [
+        (20, 0, 0, False),
+        (0, 20, 100, False),
+        (50, 0, 1000, False),
+        (25, 25, 1000, False),
+        (21, 0, 100, True),
+        (1, 20, 100, True),
+        (51, 0, 1000, True),
+    ],
+    ids=str,
+)
+def test_few_deletions_are_believed_and_many_are_held(wanted, recent, living, held):
+    absences = Absences(table=TASKS, wanted=wanted, recent=recent, living=living)
+
+    assert absences.are_held is held
+    assert "twm reconcile teamwork --confirm-deletions" in absences.describe()
+
+
+def test_rows_that_stay_missing_in_numbers_are_shown_as_held(connection):
+    upsert(connection, TASKS, [seen(make_task(id=number), 1) for number in range(5, 31)])
+    now = connection.scalar(text("SELECT now()"))
+
+    mark_missing(connection, TASKS, list(range(1, 22)), seq=11, at=now - timedelta(minutes=16))
+    mark_missing(connection, TASKS, list(range(22, 31)), seq=11, at=now)
+
+    (held,) = read_held_deletions(connection, "teamwork")
+    assert (held.table, held.wanted) == (TASKS, 21)
+    connection.execute(text("UPDATE teamwork.tasks SET missing_since = NULL WHERE id = 1"))
+    assert read_held_deletions(connection, "teamwork") == []

@@ -519,7 +519,7 @@ def test_a_site_without_teams_has_been_asked_for_them():
     assert len(session.asked) == 1
 
 
-def test_restored_tasks_are_found_in_the_activity_feed():
+def test_restored_and_deleted_tasks_are_found_in_the_activity_feed():
     def activity(number: int, kind: str, at: str, type: str = "task") -> dict[str, Any]:
         return {"id": number, "activityType": kind, "dateTime": at, "item": {"id": number, "type": type}}
 

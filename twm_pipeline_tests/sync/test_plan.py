@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twm_pipeline.errors import MassDeletionError
-from twm_pipeline.sync.plan import Frontier, Gap, check_mass_deletion, is_wider
+from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 
 NOW = 1_000_000
 
@@ -99,22 +97,6 @@ def test_the_head_never_moves_back(pages):
         after = opened(frontier, *times)
         assert frontier.head is None or (after.head is not None and after.head >= frontier.head)
         frontier = after
-
-
-@pytest.mark.parametrize(
-    ("wanted", "recent", "living"),
-    [(20, 0, 0), (0, 20, 100), (50, 0, 1000), (25, 25, 1000)],
-    ids=["floor", "floor-with-recent", "share", "share-with-recent"],
-)
-def test_few_deletions_are_believed(wanted, recent, living):
-    check_mass_deletion("s", wanted=wanted, recent=recent, living=living, confirmed=False)
-
-
-@pytest.mark.parametrize(("wanted", "recent", "living"), [(21, 0, 100), (1, 20, 100), (51, 0, 1000)], ids=str)
-def test_many_deletions_are_held_until_confirmed(wanted, recent, living):
-    with pytest.raises(MassDeletionError, match="--confirm-deletions"):
-        check_mass_deletion("s", wanted=wanted, recent=recent, living=living, confirmed=False)
-    check_mass_deletion("s", wanted=wanted, recent=recent, living=living, confirmed=True)
 
 
 def test_a_scope_is_wider_when_its_start_moves_back_or_goes():

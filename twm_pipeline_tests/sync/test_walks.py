@@ -334,3 +334,18 @@ def test_a_short_list_costs_one_request():
     ids_of(walk_down(vendor.fetch, time_of=time_of))
 
     assert vendor.requests == 1
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_a_page_cut_short_does_not_end_a_walk_that_proves_its_end(inclusive):
+    times = {f"row{n}": n for n in range(30)}
+    vendor = MissiveList(times, limit=10, inclusive=inclusive)
+    cut = iter([True])
+
+    def fetch(until):
+        page = vendor.fetch(until)
+        return replace(page, rows=page.rows[:6]) if until is not None and next(cut, False) else page
+
+    found = ids_of(walk_down(fetch, time_of=time_of, proves_end=True))
+
+    assert sorted(found) == sorted(times)

@@ -374,9 +374,11 @@ class Comparison:
         stored = self.rows("missive.comments")
         living: set[str] = set()
         for key, row in self.truth["comment"].items():
-            if self._readable_parent(row) is None:
+            parent = self._readable_parent(row)
+            if parent is None:
                 continue
-            living.add(key)
+            if not parent["trashed"]:
+                living.add(key)
             author = row["author"] or {}
             expected = {
                 "conversation_id": row["conversation_id"],
@@ -385,7 +387,7 @@ class Comparison:
                 "author_name": author.get("name"),
                 "mentions": row["mentions"],
                 "created_at": moment(row["created_at"]),
-                "deleted": False,
+                "deleted": parent["trashed"],
                 "inaccessible": False,
                 "missing_since": None,
             }
