@@ -67,6 +67,7 @@ CHUNK_BYTES = 1 << 18
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=30)
 
 MOST_WORDS = 200
+LONGEST_WORDS = 2000
 HIDDEN = "…"
 ADDRESS = re.compile(r"[^\s\"'<>(),;]+@[^\s\"'<>(),;]+")
 _QUOTATIONS = (
@@ -411,7 +412,10 @@ def _vendor_words(body: bytes) -> str | None:
         found = found[0] if found else ""
     if isinstance(found, dict):
         found = found.get("message") or found.get("detail") or found.get("title") or ""
-    return without_content(found)[:MOST_WORDS] if isinstance(found, str) else ""
+    if not isinstance(found, str):
+        return ""
+    # What is so long is no message, and the search for addresses would take its length squared.
+    return without_content(found)[:MOST_WORDS] if len(found) <= LONGEST_WORDS else HIDDEN
 
 
 def without_content(words: str) -> str:

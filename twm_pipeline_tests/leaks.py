@@ -40,7 +40,7 @@ BODIES = {
     "a message's body": "|".join(
         sorted({re.escape(form) for text in SENTENCES for form in (text, json.dumps(text)[1:-1])})
     ),
-    "an address": r"[\w.+-]+@(?:harbour|customer)\.example\.com",
+    "an address": r"@(?:harbour|customer)\.example\.com",
 }
 LOGS = ("**/*.log", "**/*.log.1", "**/dagster/storage/**/*")
 COLUMNS = """

@@ -7,7 +7,7 @@ body or an address, so its text stays out of Dagster's event log; its class and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import dagster as dg
 import psycopg
@@ -45,11 +45,15 @@ def as_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext | None
         except Exception as error:  # noqa: BLE001 - Dagster would store its text, which may quote a row
             failure = _failure_of(error)
             if context is not None:
-                context.instance.add_run_tags(
-                    context.run.run_id, {FAILED_BY: str(failure.metadata["error"].value)}
-                )
-                context.log.error("%s", failure.description)  # noqa: TRY400 - the text is the product's own
+                _tell(context, failure)
             raise failure from None
+
+
+def _tell(context: dg.OpExecutionContext | dg.AssetExecutionContext, failure: dg.Failure) -> None:
+    """Log and tag what ends the run; what fails here must not carry the error itself along as its context."""
+    with suppress(Exception):
+        context.log.error("%s", failure.description)
+        context.instance.add_run_tags(context.run.run_id, {FAILED_BY: str(failure.metadata["error"].value)})
 
 
 def _failure_of(error: Exception) -> dg.Failure:
