@@ -57,7 +57,7 @@ def find(figures: Json) -> list[Finding]:
 
 def _of_mirror(figures: Json) -> Iterator[Finding]:
     if figures["problem"]:
-        yield Finding(name="DatabaseDown", level="bad", text=figures["problem"], subject="PostgreSQL")
+        yield Finding(name="DatabaseDown", level="bad", text=figures["problem"], subject="Mirror")
 
 
 def _of_receiver(figures: Json) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ PARKED = {"count": 2, "records": []}
 BUDGET = {"account": "teamwork x", "paused_until": NOW, "paused_reason": "429", "windows": []}
 
 CASES = {
-    "PostgreSQL is away": ({"problem": "It does not answer."}, [("DatabaseDown", "bad", "PostgreSQL")]),
+    "PostgreSQL is away": ({"problem": "It does not answer."}, [("DatabaseDown", "bad", "Mirror")]),
     "the receiver is gone": (
         {"receiver": make_figures()["receiver"] | {"health": None}},
         [("ReceiverDown", "bad", "Receiver")],
