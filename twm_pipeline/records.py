@@ -234,7 +234,10 @@ class Conversation(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Email(Record):
-    """A Missive message of any channel. `stub_hash` is the digest of its row in the conversation's list."""
+    """A Missive message of any channel, or a draft of one.
+
+    `stub_hash` is the digest of its row in the conversation's list.
+    """
 
     conversation_id: str | None
     type: str | None
@@ -261,6 +264,7 @@ class Email(Record):
     created_at: datetime | None
     updated_at: datetime | None
     stub_hash: bytes | None
+    draft: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +280,38 @@ class Comment(Record):
     attachment: str | None
     task: str | None
     created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedLabel(Record):
+    """A Missive label; `full_name` begins with the names of its parents."""
+
+    name: str | None
+    full_name: str | None
+    parent_id: str | None
+    color: str | None
+    organization_id: str | None
+    visibility: str | None
+    shared_with_organization: bool | None
+    shared_with_team_id: str | None
+    shared_with_user_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissiveUser(Record):
+    """A Missive user that the token's owner works with; `is_me` is the owner."""
+
+    name: str | None
+    email: str | None
+    is_me: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissiveTeam(Record):
+    """A Missive team."""
+
+    name: str | None
+    organization_id: str | None
 
 
 def digest(value: Json, *, salt: str = "") -> bytes:

@@ -13,7 +13,7 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.errors import WindowClosedError
-from twm_pipeline.mirror.tables import DIRECTORIES, STREAMS, table_of
+from twm_pipeline.mirror.tables import DIRECTORIES, STREAMS, THREADS, table_of
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import PassOptions, PassReport
 from twm_pipeline.sync.window import Window
@@ -65,6 +65,12 @@ DESCRIPTIONS = {
     "missive/comments": (
         "What colleagues wrote beside a thread. Missive gives comments no version: the newest read wins."
     ),
+    "missive/shared_labels": (
+        "Labels with the labels they lie in: `parent_id`, and `full_name` with the parents' names. Read"
+        " completely every DIRECTORY_INTERVAL_SECONDS; one that two readings ten minutes apart lack is gone."
+    ),
+    "missive/users": "Who works in Missive: the people behind assignees and authors. A directory.",
+    "missive/teams": "Teams of Missive, to which conversations and labels may belong. A directory.",
 }
 TOGETHER = " Conversations, messages and comments are read together: selecting one of them reads all three."
 
@@ -106,7 +112,7 @@ def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
         key=[source, stream],
         deps=[api],
         group_name=source,
-        description=DESCRIPTIONS[f"{source}/{stream}"] + (TOGETHER if source == "missive" else ""),
+        description=DESCRIPTIONS[f"{source}/{stream}"] + (TOGETHER if table in THREADS else ""),
         kinds={"postgres", source},
         owners=OWNERS,
         skippable=True,

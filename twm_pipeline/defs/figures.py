@@ -10,7 +10,7 @@ import dagster as dg
 from sqlalchemy import Engine, text
 
 from twm_pipeline.defs.ledger import Interval
-from twm_pipeline.mirror.tables import DIRECTORIES, table_of
+from twm_pipeline.mirror.tables import DIRECTORIES, MISSIVE_DIRECTORIES, table_of
 from twm_pipeline.mirror.tombstones import count_rows
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import PassReport
@@ -120,7 +120,7 @@ class Figures:
 
     def _lag(self, stream: str, checkpoint: datetime | None) -> float | None:
         """Return how many seconds the mirror may be behind; a directory is as old as its last full read."""
-        if stream in {table.stream for table in DIRECTORIES}:
+        if table_of(self.source, stream) in (*DIRECTORIES, *MISSIVE_DIRECTORIES):
             return round((datetime.now(UTC) - checkpoint).total_seconds(), 1) if checkpoint else None
         figures = self.report.streams.get(_FOLLOWS.get(stream, stream)) if self.report else None
         return None if figures is None else figures.lag_seconds

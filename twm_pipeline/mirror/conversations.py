@@ -25,20 +25,30 @@ class ReadState:
     Args:
         read_at: Its `last_activity_at` then; None while they have not been read.
         messages_count: As the vendor counted them.
+        drafts_count: Likewise.
     """
 
     read_at: datetime | None
     messages_count: int | None
+    drafts_count: int | None
 
 
 def read_state(connection: Connection, ids: Sequence[str]) -> dict[str, ReadState]:
     """Return what was read of each known conversation among *ids*."""
     rows = connection.execute(
-        text("SELECT id, children_read_at, messages_count FROM missive.conversations WHERE id = ANY(:ids)"),
+        text(
+            "SELECT id, children_read_at, messages_count, drafts_count FROM missive.conversations"
+            " WHERE id = ANY(:ids)"
+        ),
         {"ids": list(ids)},
     )
     return {
-        row.id: ReadState(read_at=row.children_read_at, messages_count=row.messages_count) for row in rows
+        row.id: ReadState(
+            read_at=row.children_read_at,
+            messages_count=row.messages_count,
+            drafts_count=row.drafts_count,
+        )
+        for row in rows
     }
 
 
@@ -65,8 +75,10 @@ def one_of_second(connection: Connection, moment: datetime) -> str | None:
     ).scalar()
 
 
-def known_messages(connection: Connection, ids: Sequence[str]) -> list[tuple[str, str, bytes | None]]:
-    """Return (conversation, message, digest of its row in the list) of the living messages of *ids*.
+def known_messages(
+    connection: Connection, ids: Sequence[str], *, drafts: bool = False
+) -> list[tuple[str, str, bytes | None]]:
+    """Return (conversation, message, digest of its row in the list) of the living messages (drafts) of *ids*.
 
     One that is set aside has no digest, so that its body is read again: only when it is stored is that over.
     """
@@ -75,14 +87,30 @@ def known_messages(connection: Connection, ids: Sequence[str]) -> list[tuple[str
             "SELECT e.conversation_id, e.id, CASE WHEN s.object_id IS NULL THEN e.stub_hash END AS stub_hash"
             " FROM missive.emails e LEFT JOIN twm.set_aside s"
             " ON s.source = 'missive' AND s.stream = 'emails' AND s.object_id = e.id"
-            " WHERE e.conversation_id = ANY(:ids) AND NOT e.deleted"
+            " WHERE e.conversation_id = ANY(:ids) AND NOT e.deleted AND e.draft = :drafts"
         ),
-        {"ids": list(ids)},
+        {"ids": list(ids), "drafts": drafts},
     )
     return [
         (row.conversation_id, row.id, bytes(row.stub_hash) if row.stub_hash is not None else None)
         for row in rows
     ]
+
+
+def with_drafts(connection: Connection) -> list[str]:
+    """Return the conversations of which living drafts are stored."""
+    rows = connection.execute(
+        text("SELECT DISTINCT conversation_id FROM missive.emails WHERE draft AND NOT deleted ORDER BY 1")
+    )
+    return [row.conversation_id for row in rows if row.conversation_id is not None]
+
+
+def drafts_among(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Return those messages of *ids* that are stored as drafts."""
+    rows = connection.execute(
+        text("SELECT id FROM missive.emails WHERE id = ANY(:ids) AND draft"), {"ids": list(ids)}
+    )
+    return {row.id for row in rows}
 
 
 def known_children(connection: Connection, table: Table, ids: Sequence[str]) -> list[tuple[str, str]]:

@@ -56,6 +56,9 @@ TASK_COMMENTS = Table("teamwork", "task_comments", records.TaskComment)
 CONVERSATIONS = Table("missive", "conversations", records.Conversation)
 EMAILS = Table("missive", "emails", records.Email, keep_when_null=frozenset({"stub_hash"}))
 COMMENTS = Table("missive", "comments", records.Comment)
+SHARED_LABELS = Table("missive", "shared_labels", records.SharedLabel)
+MISSIVE_USERS = Table("missive", "users", records.MissiveUser)
+MISSIVE_TEAMS = Table("missive", "teams", records.MissiveTeam)
 
 DIRECTORIES = (PROJECTS, TASKLISTS, PEOPLE, TAGS, COMPANIES, TEAMS)
 """Teamwork's lists of everything that tasks refer to, read completely every now and then."""
@@ -63,7 +66,9 @@ FEEDS = (TIME_ENTRIES, TASK_COMMENTS)
 """What people do on tasks, read by what changed since the checkpoint."""
 THREADS = (CONVERSATIONS, EMAILS, COMMENTS)
 """What is read together: a conversation with what is in it."""
-TABLES = (TASKS, *DIRECTORIES, *FEEDS, *THREADS)
+MISSIVE_DIRECTORIES = (SHARED_LABELS, MISSIVE_USERS, MISSIVE_TEAMS)
+"""Missive's lists of everything that conversations name, read completely every now and then."""
+TABLES = (TASKS, *DIRECTORIES, *FEEDS, *THREADS, *MISSIVE_DIRECTORIES)
 STREAMS: dict[Source, tuple[str, ...]] = {
     source: tuple(table.stream for table in TABLES if table.source == source) for source in SOURCES
 }

@@ -95,10 +95,10 @@ _EMAIL_COLUMNS = {
     "body_text": "e.body_text",
     "body_html": "e.body_html",
     # Missive knows one instant of a message, its delivery; one with an author was written here.
-    "sent_at": "e.delivered_at",
-    "received_at": "CASE WHEN e.author_id IS NULL THEN e.delivered_at END",
+    "sent_at": "CASE WHEN NOT e.draft THEN e.delivered_at END",
+    "received_at": "CASE WHEN e.author_id IS NULL AND NOT e.draft THEN e.delivered_at END",
     "labels": "coalesce(c.label_names, '{}')",
-    "draft": "false",
+    "draft": "e.draft",
     "attachments": "e.attachments",
     "source_links": "jsonb_strip_nulls(jsonb_build_object('missive', c.web_url, 'app', c.app_url))",
     "deleted": "e.deleted OR coalesce(c.deleted, false)",

@@ -72,6 +72,10 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "missive.close_bumps_activity": (False, True),
     "missive.trash_bumps_activity": (False, True),
     "missive.merge_bumps_activity": (True, False),
+    # Missive: drafts.
+    "missive.draft_bumps_activity": (False, True),
+    "missive.draft_bodies": ("alone", "listed"),
+    "missive.sent_draft_keeps_id": (True, False),
     # Missive: reading several messages, guests, attachments.
     "missive.max_message_ids": (10, 50, 2),
     "missive.too_many_ids": ("400", "truncate"),

@@ -327,6 +327,22 @@ class SandboxControl(AirtableControl):
         result: Ids = self.do("reply", conversation_id=conversation_id, body=body)
         return result
 
+    def write_draft(self, conversation_id: str, body: str = "<p>Dear all</p>") -> str:
+        """Begin an answer without sending it and return its id."""
+        return str(self.do("write_draft", conversation_id=conversation_id, body=body))
+
+    def edit_draft(self, message_id: str, body: str) -> None:
+        """Go on writing a draft."""
+        self.do("edit_draft", message_id=message_id, body=body)
+
+    def send_draft(self, message_id: str) -> str:
+        """Send a draft and return the id of the message that it becomes."""
+        return str(self.do("send_draft", message_id=message_id))
+
+    def discard_draft(self, message_id: str) -> None:
+        """Throw a draft away."""
+        self.do("discard_draft", message_id=message_id)
+
     def delete_message(self, message_id: str) -> None:
         """Delete a message for good."""
         self.do("delete_message", message_id=message_id)
@@ -354,6 +370,14 @@ class SandboxControl(AirtableControl):
     def create_label(self, name: str, parent: str | None = None) -> str:
         """Create a label and return its id."""
         return str(self.do("create_label", name=name, parent=parent))
+
+    def delete_label(self, label_id: str) -> None:
+        """Delete a label."""
+        self.do("delete_label", label_id=label_id)
+
+    def rename_user(self, user_id: str, name: str) -> None:
+        """Rename a user."""
+        self.do("rename_user", user_id=user_id, name=name)
 
     def rename_label(self, label_id: str, name: str) -> None:
         """Rename a label."""

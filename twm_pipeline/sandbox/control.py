@@ -205,7 +205,8 @@ class Control:
         for user in list(account.users.values()):
             yield {"kind": "user", **asdict(user)}
         for label in list(account.labels.values()):
-            yield {"kind": "label", **asdict(label)}
+            yield {"kind": "label", **asdict(label), "path": self.missive.label_path(label)}
+        yield {"kind": "missive_team", **account.team}
         for item in list(account.conversations.values()):
             yield self._conversation_truth(item.id)
             for mail in list(item.messages):

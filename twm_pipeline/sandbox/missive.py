@@ -323,7 +323,9 @@ class Missive(Vendor):
             request, "drafts", lambda item: [mail for mail in item.messages if mail.draft]
         )
         page = [] if refused else self._until_page(request, mails, delivered)
-        return refused or JSON({"drafts": [self.message_row(mail) for mail in page]})
+        listed = self.answers["missive.draft_bodies"] == "listed"
+        rows = [self.message_row(mail) | ({"body": mail.body} if listed else {}) for mail in page]
+        return refused or JSON({"drafts": rows})
 
     def _comments_of(self, request: Request) -> Response:
         notes, refused = self._children(request, "comments", lambda item: item.notes)
@@ -354,7 +356,10 @@ class Missive(Vendor):
             if self.answers["missive.too_many_ids"] == "400":
                 raise RefusedError("Invalid resource ID(s)")
             ids = ids[:most]
-        found = [mail for key in ids if (mail := self.account.find_message(key))]
+        alone = self.answers["missive.draft_bodies"] == "alone"
+        found = [
+            mail for key in ids if (mail := self.account.find_message(key)) and (alone or not mail.draft)
+        ]
         missing = len(found) < len(ids)
         if missing and (not several or self.answers["missive.missing_in_multi"] == "404"):
             return self.error(404)
@@ -431,7 +436,7 @@ class Missive(Vendor):
         return {
             "id": label.id,
             "name": label.name,
-            "name_with_parent_names": self._path(label),
+            "name_with_parent_names": self.label_path(label),
             "organization": self.account.organization["id"],
             "color": label.color,
             "parent": label.parent,
@@ -441,9 +446,10 @@ class Missive(Vendor):
             "visibility": "organization" if label.everybody else "team",
         }
 
-    def _path(self, label: Label) -> str:
+    def label_path(self, label: Label) -> str:
+        """Return a label's name behind those of its parents."""
         parent = None if label.parent is None else self.account.labels.get(label.parent)
-        return label.name if parent is None else f"{self._path(parent)}/{label.name}"
+        return label.name if parent is None else f"{self.label_path(parent)}/{label.name}"
 
     # Attachments.
 

@@ -112,7 +112,13 @@ class MissiveActions:
         return item if len(item.messages) < MOST_MESSAGES else self._open(item.subject)
 
     def _add_mail(
-        self, item: Conversation, *, subject: str | None, body: str | None, sender: dict[str, Any]
+        self,
+        item: Conversation,
+        *,
+        subject: str | None,
+        body: str | None,
+        sender: dict[str, Any],
+        draft: bool = False,
     ) -> Mail:
         now, key = self.clock.now(), self._new_id("message")
         earlier = [mail.email_message_id for mail in item.messages if mail.email_message_id]
@@ -121,7 +127,8 @@ class MissiveActions:
             conversation_id=item.id,
             created_at=now,
             updated_at=now,
-            delivered_at=now,
+            delivered_at=None if draft else now,
+            draft=draft,
             subject=subject,
             preview="",
             body=body,
@@ -133,8 +140,45 @@ class MissiveActions:
         )
         item.messages.append(mail)
         self.account.messages[key] = mail
-        self._bump(item)
+        self._bump(item, "draft" if draft else None)
         return mail
+
+    def write_draft(self, *, conversation_id: str, body: str = "<p>Dear all</p>") -> str:
+        """Begin an answer without sending it and return its id."""
+        me, item = self.account.me, self._get(conversation_id)
+        sender = {"name": me.name, "address": me.email}
+        draft = self._add_mail(item, subject=item.subject, body=body, sender=sender, draft=True)
+        draft.author_id = me.id
+        return draft.id
+
+    def edit_draft(self, *, message_id: str, body: str) -> None:
+        """Go on writing: only the list of the conversation's drafts shows it."""
+        draft = self._draft(message_id)
+        draft.body, draft.updated_at = body, self.clock.now()
+        self._bump(self._get(draft.conversation_id), "draft")
+
+    def send_draft(self, *, message_id: str) -> str:
+        """Send a draft and return the id of the message that it becomes."""
+        draft = self._draft(message_id)
+        item, now = self._get(draft.conversation_id), self.clock.now()
+        if not self.answers["missive.sent_draft_keeps_id"]:
+            del self.account.messages[draft.id]
+            draft.id = self._new_id("message")
+            self.account.messages[draft.id] = draft
+        draft.draft, draft.delivered_at, draft.updated_at = False, now, now
+        self._bump(item)
+        self._fire("outgoing_email", item, draft)
+        return draft.id
+
+    def discard_draft(self, *, message_id: str) -> None:
+        """Throw a draft away: nothing tells of it."""
+        self.delete_message(message_id=self._draft(message_id).id)
+
+    def _draft(self, message_id: str) -> Mail:
+        draft = self.account.messages[message_id]
+        if not draft.draft:
+            raise ValueError(f"message {message_id} is no draft")
+        return draft
 
     def delete_message(self, *, message_id: str) -> None:
         """Delete a message for good: nothing tells of it."""
@@ -192,6 +236,16 @@ class MissiveActions:
     def rename_label(self, *, label_id: str, name: str) -> None:
         """Rename a shared label; no conversation moves."""
         self.account.labels[label_id].name = name
+
+    def delete_label(self, *, label_id: str) -> None:
+        """Delete a shared label: it is on no conversation any more."""
+        del self.account.labels[label_id]
+        for item in self.account.conversations.values():
+            item.label_ids = [key for key in item.label_ids if key != label_id]
+
+    def rename_user(self, *, user_id: str, name: str) -> None:
+        """Rename a user."""
+        self.account.users[user_id].name = name
 
     def assign(self, *, conversation_id: str, user_ids: list[str]) -> None:
         """Set a conversation's assignees."""

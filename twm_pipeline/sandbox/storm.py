@@ -46,6 +46,10 @@ MAIL_CHANGES = (
     "set_flag",
     "merge",
     "delete_message",
+    "write_draft",
+    "edit_draft",
+    "send_draft",
+    "discard_draft",
     "edit_comment",
     "delete_comment",
 )
@@ -195,6 +199,10 @@ class Storm:
             fields["into_id"] = other.id
         elif kind == "delete_message" and len(item.messages) > 1:
             fields = {"message_id": source.choice(item.messages).id}
+        elif kind == "write_draft":
+            fields["body"] = f"<p>{text}</p>"
+        elif kind.endswith("_draft") and (drafts := [mail.id for mail in item.messages if mail.draft]):
+            fields = {"message_id": source.choice(drafts)} | ({"body": text} if kind == "edit_draft" else {})
         elif kind in ("edit_comment", "delete_comment") and item.notes:
             fields["comment_id"] = source.choice(item.notes).id
             fields |= {"body": text} if kind == "edit_comment" else {}

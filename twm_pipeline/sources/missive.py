@@ -5,7 +5,7 @@ Facts and their sources: Missive's REST documentation (missiveapp.com/docs/devel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,18 @@ from urllib.parse import parse_qs, urlsplit
 from twm_pipeline.budget import Limit, Plan
 from twm_pipeline.errors import NotFoundError, PagingError, RecordError, RequestRefusedError
 from twm_pipeline.http import BearerAuth
-from twm_pipeline.records import Comment, Conversation, Email, Json, digest, to_json
+from twm_pipeline.records import (
+    Comment,
+    Conversation,
+    Email,
+    Json,
+    MissiveTeam,
+    MissiveUser,
+    Record,
+    SharedLabel,
+    digest,
+    to_json,
+)
 from twm_pipeline.sources.fields import (
     plain,
     read_bool,
@@ -30,8 +41,8 @@ if TYPE_CHECKING:
     from twm_pipeline.http import Reply, VendorSession
     from twm_pipeline.settings import Settings
 
-Mailbox = Literal["all", "closed", "trashed", "junked"]
-Children = Literal["messages", "comments"]
+Mailbox = Literal["all", "closed", "trashed", "junked", "drafts"]
+Children = Literal["messages", "comments", "drafts"]
 
 MAILBOXES: tuple[Mailbox, ...] = ("all", "closed", "trashed", "junked")
 CONVERSATIONS_PER_PAGE = 50
@@ -39,9 +50,14 @@ CHILDREN_PER_PAGE = 10
 IDS_PER_CALL = 10
 CONCURRENCY = 5
 LONG_WINDOW_SECONDS = 900
+MAX_DIRECTORY_PAGES = 500
 _OFFSET_PAGE = 200
 
-CHILD_TIME = {"messages": ("delivered_at", "created_at"), "comments": ("created_at", "created_at")}
+CHILD_TIME: dict[Children, tuple[str, str]] = {
+    "messages": ("delivered_at", "created_at"),
+    "comments": ("created_at", "created_at"),
+    "drafts": ("delivered_at", "created_at"),
+}
 """Key that pages a list, and the key that stands in for it where it is null."""
 
 _VOLATILE_ATTACHMENT = frozenset({"url"})
@@ -107,7 +123,7 @@ class MissiveSource:
         """Return a page of a mailbox, newest activity first.
 
         Args:
-            mailbox: One of `MAILBOXES`.
+            mailbox: One of `MAILBOXES`, or `drafts`.
             until: Unix seconds; newer rows are left out. Whether inclusive is not documented for this list.
             fresh: See `Budget.draw`.
         """
@@ -130,7 +146,7 @@ class MissiveSource:
     def fetch_children(
         self, conversation_id: str, kind: Children, *, until: int | None = None, fresh: bool = True
     ) -> Page:
-        """Return a page of a conversation's messages (without bodies) or comments, newest first."""
+        """Return a page of a conversation's messages (without bodies), comments or drafts, newest first."""
         path = f"/conversations/{conversation_id}/{kind}"
         return self._page(path, kind, {"limit": str(CHILDREN_PER_PAGE)}, until=until, fresh=fresh)
 
@@ -167,6 +183,18 @@ class MissiveSource:
             smaller = len(missing) if answered else (len(missing) + 1) // 2
             for start in range(0, len(missing), smaller):
                 yield from self._fetch_batch(missing[start : start + smaller], fresh=fresh)
+
+    def fetch_directory(self, stream: str) -> list[Page]:
+        """Return the pages of `shared_labels`, `users` or `teams`, which hold all that the owner may see."""
+        pages: list[Page] = []
+        for number in range(MAX_DIRECTORY_PAGES):
+            params = {"limit": str(_OFFSET_PAGE), "offset": str(number * _OFFSET_PAGE)}
+            reply = self.session.get(f"/{stream}", params)
+            pages.append(Page(rows=_rows(reply.data, stream), limit=_OFFSET_PAGE, reply=reply))
+            if len(pages[-1].rows) < _OFFSET_PAGE:
+                return pages
+        msg = f"Missive GET /{stream}: more than {MAX_DIRECTORY_PAGES} pages"
+        raise PagingError(msg)
 
     def _page(self, path: str, key: str, params: dict[str, str], *, until: int | None, fresh: bool) -> Page:
         if until is not None:
@@ -313,6 +341,11 @@ def is_same_version(stub: Json, row: Json) -> bool:
     )
 
 
+def is_sent(stub: Json, row: Json) -> bool:
+    """Return whether a message that was listed as a draft has been sent until it was read in full."""
+    return stub.get("delivered_at") is None and row.get("delivered_at") is not None
+
+
 def expiry_of(url: str) -> datetime | None:
     """Return until when the signed address of an attachment is good, or None if it does not say."""
     found = parse_qs(urlsplit(url).query).get("Expires")
@@ -343,7 +376,12 @@ def _texts(row: Json, key: str) -> list[str]:
 
 
 def parse_message(
-    row: Json, *, conversation_id: str | None, date: datetime, stub_hash: bytes | None = None
+    row: Json,
+    *,
+    conversation_id: str | None,
+    date: datetime,
+    stub_hash: bytes | None = None,
+    draft: bool = False,
 ) -> Email:
     """Return a full message.
 
@@ -352,6 +390,7 @@ def parse_message(
         conversation_id: Where it was found; the row's own word goes before it.
         date: The answer's own clock.
         stub_hash: `stub_digest` of its row in the list, where it was read from one.
+        draft: Whether it is not sent yet; no key of the row says so.
 
     Raises:
         RecordError: If the row cannot be used; the message names the key.
@@ -366,7 +405,7 @@ def parse_message(
     return Email(
         id=_id_of(row),
         version_at=updated if updated is None or updated <= date else None,
-        content_hash=digest(steady),
+        content_hash=digest(steady, salt="draft" if draft else ""),
         raw=to_json(steady | {key: row[key] for key in ("attachments",) if key in row}),
         conversation_id=read_text(conversation, "id") or conversation_id,
         type=read_text(row, "type"),
@@ -393,7 +432,58 @@ def parse_message(
         created_at=read_unix(row, "created_at"),
         updated_at=updated,
         stub_hash=stub_hash,
+        draft=draft,
     )
+
+
+def parse_shared_label(row: Json) -> SharedLabel:
+    """Return a shared label; see `parse_message`."""
+    users = read_list(row, "share_with_users")
+    return SharedLabel(
+        **_named(row),
+        full_name=read_text(row, "name_with_parent_names"),
+        parent_id=_id_in(row, "parent"),
+        color=read_text(row, "color"),
+        organization_id=_id_in(row, "organization"),
+        visibility=read_text(row, "visibility"),
+        shared_with_organization=read_bool(row, "share_with_organization"),
+        shared_with_team_id=_id_in(row, "share_with_team"),
+        shared_with_user_ids=[str(item.get("id") if isinstance(item, dict) else item) for item in users],
+    )
+
+
+def parse_user(row: Json) -> MissiveUser:
+    """Return a user; see `parse_message`."""
+    return MissiveUser(**_named(row), email=read_text(row, "email"), is_me=read_bool(row, "me"))
+
+
+def parse_team(row: Json) -> MissiveTeam:
+    """Return a team; see `parse_message`."""
+    return MissiveTeam(**_named(row), organization_id=_id_in(row, "organization"))
+
+
+DIRECTORY_PARSERS: dict[str, Callable[[Json], Record]] = {
+    "shared_labels": parse_shared_label,
+    "users": parse_user,
+    "teams": parse_team,
+}
+
+
+def _named(row: Json) -> dict[str, Any]:
+    """Return what every row of a directory has."""
+    return {
+        "id": _id_of(row),
+        "version_at": None,
+        "content_hash": digest(_drop(row, _VOLATILE_AUTHOR)),
+        "raw": to_json(row),
+        "name": read_text(row, "name"),
+    }
+
+
+def _id_in(row: Json, key: str) -> str | None:
+    """Return an id that is given bare, or as that of an object."""
+    value = row.get(key)
+    return read_text(value, "id") if isinstance(value, dict) else read_text(row, key)
 
 
 def parse_comment(row: Json, *, conversation_id: str, deleted: bool = False) -> Comment:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from twm_pipeline.errors import AccessError, NotFoundError
+from twm_pipeline.errors import AccessError, NotFoundError, RequestRefusedError
 from twm_pipeline.mirror import conversations as store
 from twm_pipeline.mirror.checkpoints import (
     Checkpoint,
@@ -36,6 +36,7 @@ from twm_pipeline.records import Json
 from twm_pipeline.sources.fields import to_unix
 from twm_pipeline.sources.missive import (
     MAILBOXES,
+    Children,
     Mailbox,
     MissiveSource,
     Page,
@@ -44,8 +45,10 @@ from twm_pipeline.sources.missive import (
     parse_conversation,
     parse_message,
 )
+from twm_pipeline.sync.directories import is_due
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.missive_children import ChildReader, Due
+from twm_pipeline.sync.missive_directories import DirectoryReader
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 from twm_pipeline.sync.walks import walk_down
 
@@ -72,6 +75,7 @@ class MissivePass:
         self.options = options
         self.api = MissiveSource(work.session)
         self.children = ChildReader(work, self.api, options)
+        self.directories = DirectoryReader(work, self.api, options)
         self.overlap = int(work.settings.backfill_overlap_seconds) + 1
         self.account: Account = ensure_account(work, identify=self._identify)
         self.owner_id = self.account.owner_id or ""
@@ -93,6 +97,14 @@ class MissivePass:
         if self.options.ids:
             self.refresh(self.options.ids, complete=True)
             return
+        if any(self.options.wants(table.stream) for table in THREADS):
+            self._read_threads()
+            if self.whole and is_due(self.work, self.options, EMAILS, "drafts"):
+                self.read_drafts()
+        self.directories.read_due()
+
+    def _read_threads(self) -> None:
+        """Read conversations with what is in them."""
         if not self.options.moves_checkpoints:
             self._reread()
             return
@@ -259,9 +271,11 @@ class MissivePass:
 
     def store_rows(self, rows: Sequence[Json], reply: Reply, *, fresh: bool, complete: bool = False) -> None:
         """Store listed conversations, and what is new in those whose messages and comments are due."""
-        due = self._settle(rows, reply, complete=complete)
+        self._store_all(self._settle(rows, reply, complete=complete), fresh=fresh)
+
+    def _store_all(self, due: Sequence[Due], *, fresh: bool) -> None:
         for start in range(0, len(due), CONVERSATIONS_PER_BATCH):
-            self._store_due(due[start : start + CONVERSATIONS_PER_BATCH], fresh=fresh)
+            self._store_due(list(due[start : start + CONVERSATIONS_PER_BATCH]), fresh=fresh)
 
     def _settle(
         self, rows: Sequence[Json], reply: Reply, *, complete: bool, force: bool = False
@@ -374,10 +388,62 @@ class MissivePass:
 
     def _mark_absent(self, connection: Connection, due: Due) -> None:
         """Note messages and comments that a list read to its end no longer holds."""
-        absent = {"messages": (EMAILS, due.absent_messages), "comments": (COMMENTS, due.absent_comments)}
+        absent: dict[Children, tuple[Table, list[str]]] = {
+            "messages": (EMAILS, due.absent_messages),
+            "comments": (COMMENTS, due.absent_comments),
+            "drafts": (EMAILS, due.absent_drafts),
+        }
         for kind, reply in due.listed.items():
             table, ids = absent[kind]
             mark_missing(connection, table, ids, seq=reply.seq, at=reply.date)
+
+    # -- drafts ----------------------------------------------------------------------------------------------
+
+    def read_drafts(self) -> None:
+        """Read the drafts of every conversation that has some, or had: nothing tells of a change of one."""
+        listed: dict[str, Due] = {}
+        began: Reply | None = None
+        try:
+            for step in walk_down(
+                lambda until: self.api.fetch_conversations("drafts", until=until), time_of=activity_of
+            ):
+                began = began or step.page.reply
+                rows = [row for row in step.rows if isinstance(row.get("id"), str)]
+                due = self._settle(rows, step.page.reply, complete=False)
+                self._store_all(due, fresh=True)
+                read = {item.id for item in due if item.row.get("drafts_count")}
+                listed |= {row["id"]: Due(row, step.page.reply) for row in rows if row["id"] not in read}
+        except (AccessError, RequestRefusedError) as error:
+            self.work.report.problems.append(f"mailbox drafts: {error}")
+            return
+        with self.work.read() as connection:
+            stored = store.with_drafts(connection)
+        if began is not None:
+            listed |= {item: Due({"id": item}, began) for item in stored if item not in listed}
+        for item in listed.values():
+            self._read_drafts_of(item)
+        if began is not None and self.work.owns_checkpoints:
+            with self.work.commit() as connection:
+                checkpoint = Checkpoint(last_event_time=began.date)
+                save_checkpoint(connection, "missive", "emails", "drafts", checkpoint=checkpoint)
+
+    def _read_drafts_of(self, due: Due) -> None:
+        """Read the drafts of one conversation and store them."""
+        self.children.look_up([due])
+        try:
+            self.children.read_drafts(due, fresh=True)
+        except (AccessError, NotFoundError):
+            return  # a conversation that is gone takes them with it
+        except RECORD_FAULTS as error:
+            problem = SetAside(stream="conversations", object_id=due.id, reason=str(error))
+            self.children.set_aside_if_alone(problem, error)
+            return
+        emails, problems, cleaned = self.children.read_bodies([due], fresh=True)
+        with self.work.commit() as connection:
+            counts = self.work.store(connection, EMAILS, emails, [*problems, *due.unusable], cleaned=cleaned)
+            if not self.scope.shows_everything and counts.written_ids:
+                apply_scope(connection, "missive", self.scope, ids=counts.written_ids)
+            self._mark_absent(connection, due)
 
     # -- single conversations --------------------------------------------------------------------------------
 
@@ -479,6 +545,7 @@ class MissivePass:
         """Read missing messages themselves; a 404 counts while their conversation can be read."""
         with self.work.read() as connection:
             parents = store.conversations_of(connection, ids)
+            drafts = store.drafts_among(connection, ids)
         found: set[str] = set()
         for row, reply in self.api.fetch_messages(list(ids)):
             found.add(str(row["id"]))
@@ -487,7 +554,10 @@ class MissivePass:
                 [row],
                 reply,
                 lambda row, reply=reply: parse_message(  # type: ignore[misc]  # bound per loop
-                    row, conversation_id=parents.get(str(row["id"])), date=reply.date
+                    row,
+                    conversation_id=parents.get(str(row["id"])),
+                    date=reply.date,
+                    draft=row["id"] in drafts and row.get("delivered_at") is None,
                 ),
             )
             with self.work.commit() as connection:
@@ -531,10 +601,14 @@ class MissivePass:
 
 
 def _is_due(row: Json, known: store.ReadState | None) -> bool:
-    """Return whether messages and comments are to be read: a message that vanished moves the count only."""
-    if known is None or known.read_at is None:
+    """Return whether messages and comments are to be read.
+
+    A message that vanished moves the count only; whether a draft moves more than theirs is not documented.
+    """
+    if known is None or known.read_at is None or activity_of(row) != to_unix(known.read_at):
         return True
-    return activity_of(row) != to_unix(known.read_at) or row.get("messages_count") != known.messages_count
+    counts = (row.get("messages_count"), row.get("drafts_count") or 0)
+    return counts != (known.messages_count, known.drafts_count or 0)
 
 
 def _activities(batch: Iterable[Due]) -> dict[str, datetime]:

@@ -19,6 +19,7 @@ from twm_pipeline.sources.missive import (
     Page,
     child_time,
     is_same_version,
+    is_sent,
     parse_comment,
     parse_message,
     stub_digest,
@@ -51,6 +52,8 @@ class Due:
         trashed: Whether it is in the trash of the token's owner.
         known_messages: Stored ones with the digest of their row in the list (`ChildReader.look_up`).
         known_comments: Stored ones.
+        known_drafts: Stored ones, as `known_messages`.
+        draft_ids: Those of `stubs` that are drafts.
         listed: The answer that began each list: what it does not hold was gone by then.
         denied: Lists that may not be read (403), by the stream of their rows.
     """
@@ -61,11 +64,14 @@ class Due:
     trashed: bool = False
     known_messages: dict[str, bytes | None] = field(default_factory=dict)
     known_comments: set[str] = field(default_factory=set)
+    known_drafts: dict[str, bytes | None] = field(default_factory=dict)
+    draft_ids: set[str] = field(default_factory=set)
     stubs: dict[str, tuple[Json, Reply]] = field(default_factory=dict)
     comments: list[tuple[Json, Reply]] = field(default_factory=list)
     unusable: list[SetAside] = field(default_factory=list)
     absent_messages: list[str] = field(default_factory=list)
     absent_comments: list[str] = field(default_factory=list)
+    absent_drafts: list[str] = field(default_factory=list)
     listed: dict[Children, Reply] = field(default_factory=dict)
     denied: list[SetAside] = field(default_factory=list)
 
@@ -95,6 +101,8 @@ class ChildReader:
         with self.work.read() as connection:
             for parent, message_id, stub_hash in store.known_messages(connection, list(by_id)):
                 by_id[parent].known_messages[message_id] = stub_hash
+            for parent, message_id, stub_hash in store.known_messages(connection, list(by_id), drafts=True):
+                by_id[parent].known_drafts[message_id] = stub_hash
             for parent, comment_id in store.known_children(connection, COMMENTS, list(by_id)):
                 by_id[parent].known_comments.add(comment_id)
 
@@ -107,6 +115,8 @@ class ChildReader:
         if self.options.wants("emails"):
             with _noting_denial(due, "emails"):
                 self._read_messages(due, due.known_messages, fresh=fresh)
+                if due.known_drafts or due.row.get("drafts_count"):
+                    self.read_drafts(due, fresh=fresh)
         if self.options.wants("comments"):
             with _noting_denial(due, "comments"):
                 self._read_comments(due, due.known_comments, fresh=fresh)
@@ -160,6 +170,25 @@ class ChildReader:
                 break
         return found, ended
 
+    def read_drafts(self, due: Due, *, fresh: bool) -> None:
+        """Collect drafts: all of them, for nothing but their list tells of a change of one.
+
+        Raises:
+            NotFoundError: If the conversation is gone, or its owner is only a guest of it.
+        """
+        found: set[str] = set()
+        for page in self._children(due, "drafts", fresh=fresh, expects=bool(due.row.get("drafts_count"))):
+            for row in page.rows:
+                draft_id = row.get("id")
+                if not isinstance(draft_id, str) or not draft_id:
+                    due.unusable.append(unusable_row("emails", row, "a listed draft has no id"))
+                    continue
+                found.add(draft_id)
+                due.draft_ids.add(draft_id)
+                if due.known_drafts.get(draft_id) != stub_digest(row):
+                    due.stubs[draft_id] = (row, page.reply)
+        due.absent_drafts = [item for item in due.known_drafts if item not in found]
+
     def _read_comments(self, due: Due, known: set[str], *, fresh: bool) -> None:
         """Collect comments from the newest down to one that is known."""
         found: set[str] = set()
@@ -200,7 +229,7 @@ class ChildReader:
         emails: list[Observed] = []
         problems: list[SetAside] = []
         cleaned: dict[int, int] = {}
-        for row, reply in self._fetch_bodies({key: due.id for key, (due, _) in wanted.items()}, fresh=fresh):
+        for row, reply in self._fetch_wanted(wanted, fresh=fresh):
             due, (stub, _) = wanted[row["id"]]
             observed, refused = self.work.parse(
                 "emails",
@@ -212,12 +241,29 @@ class ChildReader:
                     date=reply.date,
                     # With a digest of nothing the body is read again the next time its conversation is.
                     stub_hash=stub_digest(stub) if is_same_version(stub, row) else NO_DIGEST,
+                    draft=row["id"] in due.draft_ids and not is_sent(stub, row),
                 ),
             )
             emails += observed
             problems += refused
             cleaned[reply.seq] = reply.cleaned
         return emails, problems, sum(cleaned.values())
+
+    def _fetch_wanted(
+        self, wanted: dict[str, tuple[Due, tuple[Json, Reply]]], *, fresh: bool
+    ) -> Iterator[tuple[Json, Reply]]:
+        """Yield full messages and drafts; a draft that is not answered alone is as complete as its list."""
+        parents = {key: due.id for key, (due, _) in wanted.items()}
+        drafts = {key for key, (due, _) in wanted.items() if key in due.draft_ids}
+        yield from self._fetch_bodies(
+            {key: parents[key] for key in parents if key not in drafts}, fresh=fresh
+        )
+        complete = {key for key in drafts if "body" in wanted[key][1][0]}
+        asked = {key: parents[key] for key in drafts - complete}
+        for row, reply in self._fetch_bodies(asked, fresh=fresh):
+            drafts.discard(row["id"])
+            yield row, reply
+        yield from (wanted[key][1] for key in sorted(drafts))
 
     def _fetch_bodies(self, parents: dict[str, str], *, fresh: bool) -> Iterable[tuple[Json, Reply]]:
         """Yield full messages; one that the vendor fails to answer is set aside, the others come."""

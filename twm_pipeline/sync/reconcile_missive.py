@@ -42,7 +42,7 @@ class MissiveSweep:
         self.work = work
         self.sweep = sweep
         self.confirmed = confirmed
-        self.sync = MissivePass(work, PassOptions())
+        self.sync = MissivePass(work, PassOptions(directories=True))
         self.lists: dict[str, int | None] = sweep.place.setdefault("lists", {})
         self.done = sweep.count_seen(CONVERSATIONS)
         with work.read() as connection:
@@ -54,6 +54,8 @@ class MissiveSweep:
         readable = [self._list(mailbox) for mailbox in MAILBOXES]
         if all(readable):  # of a list that may not be read nothing can be absent
             self._look_at_absent()
+        self.sync.read_drafts()
+        self.sync.directories.read_due(confirmed=self.confirmed)
         self.sync.decide_missing(confirmed=self.confirmed)
         self.sweep.turn = self.sweep.place.get("upto") or ""
         return {stream: figures.deleted for stream, figures in self.work.report.streams.items()}

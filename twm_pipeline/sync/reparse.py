@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import text
 
 from twm_pipeline.errors import RecordError
-from twm_pipeline.sources.missive import parse_comment, parse_conversation, parse_message
+from twm_pipeline.sources.missive import DIRECTORY_PARSERS, parse_comment, parse_conversation, parse_message
 from twm_pipeline.sources.teamwork_rows import PARSERS
 
 if TYPE_CHECKING:
@@ -77,9 +77,11 @@ def _parser(connection: Connection, table: Table) -> Callable[[Row[Any]], Record
     if table.source == "teamwork":
         return lambda row: PARSERS[table.stream](_json(row), date=date)
     if table.stream == "emails":
-        return lambda row: parse_message(_json(row), conversation_id=row.parent, date=date)
+        return lambda row: parse_message(_json(row), conversation_id=row.parent, date=date, draft=row.draft)
     if table.stream == "comments":
         return lambda row: parse_comment(_json(row), conversation_id=row.parent)
+    if table.stream in DIRECTORY_PARSERS:
+        return lambda row: DIRECTORY_PARSERS[table.stream](_json(row))
     owner = connection.execute(text("SELECT owner_id FROM twm.sources WHERE source = 'missive'")).scalar()
     return lambda row: parse_conversation(_json(row), owner_id=owner or "")
 
@@ -99,9 +101,10 @@ def _parse(parse: Callable[[Row[Any]], Record], row: Row[Any]) -> Record | None:
 def _next_rows(connection: Connection, table: Table, last: Any) -> list[Row[Any]]:  # noqa: ANN401 - an id
     """Return the next rows, locked, so that no pass writes one between its reading and its rewriting."""
     parent = "conversation_id" if table.stream in CHILDREN else "NULL"
+    draft = "draft" if table.stream == "emails" else "false"
     condition = "" if last is None else " WHERE id > :last"
     query = text(
-        f"SELECT id, raw::text AS raw, {parent} AS parent FROM {table.name}{condition}"  # noqa: S608 - names from tables.py
+        f"SELECT id, raw::text AS raw, {parent} AS parent, {draft} AS draft FROM {table.name}{condition}"  # noqa: S608 - names from tables.py
         f" ORDER BY id LIMIT {BATCH_ROWS} FOR UPDATE"
     )
     return list(connection.execute(query, {} if last is None else {"last": last}).all())

@@ -32,6 +32,7 @@ from twm_pipeline.mirror.upserts import Observed, insert_unknown
 from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.teamwork import Page, TeamworkSource, to_param
 from twm_pipeline.sources.teamwork_rows import INCLUDED, PARSERS, parse_task, updated_at
+from twm_pipeline.sync.directories import is_due
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import is_wider
 from twm_pipeline.sync.teamwork_absent import AbsentRows
@@ -360,24 +361,12 @@ class TeamworkPass:
     def _read_due_directories(self) -> None:
         """Read every directory whose beat has come, completely."""
         for table in DIRECTORIES:
-            if self.options.wants(table.stream) and self._is_due(table):
+            if self.options.wants(table.stream) and is_due(self.work, self.options, table):
                 try:
                     self.read_directory(table)
                 except MISSING_RESOURCES as error:
                     self.work.report.problems.append(f"{table.stream}: {error}")
                     logger.warning("teamwork %s is skipped: %s", table.stream, error)
-
-    def _is_due(self, table: Table) -> bool:
-        if self.options.directories is not None:
-            return self.options.directories
-        if self.options.streams or not self.options.moves_checkpoints:
-            return True
-        with self.work.read() as connection:
-            checkpoint = load_checkpoint(connection, "teamwork", table.stream)
-        if checkpoint is None or checkpoint.last_event_time is None or self.work.vendor_now is None:
-            return True
-        beat = timedelta(seconds=self.work.settings.directory_interval_seconds)
-        return self.work.vendor_now - checkpoint.last_event_time >= beat
 
     def read_directory(self, table: Table) -> set[int]:
         """Read a directory in full and store it; return the ids it holds."""

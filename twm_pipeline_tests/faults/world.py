@@ -31,6 +31,7 @@ TABLES = (
         )
     ),
     *(f"missive.{name}" for name in ("conversations", "emails", "comments", "conversation_aliases")),
+    *(f"missive.{name}" for name in ("shared_labels", "users", "teams")),
 )
 PATIENCE = 12
 TICK_SECONDS = 0.005

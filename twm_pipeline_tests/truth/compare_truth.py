@@ -61,6 +61,7 @@ class Comparison:
             self._time_entries()
             self._task_comments()
         if "missive" in sources:
+            self._missive_directories()
             self._conversations()
             self._messages()
             self._comments()
@@ -272,6 +273,33 @@ class Comparison:
 
     # Missive.
 
+    def _missive_directories(self) -> None:
+        expected: dict[str, dict[str, Row]] = {
+            "shared_labels": {
+                key: {
+                    "name": row["name"],
+                    "full_name": row["path"],
+                    "parent_id": row["parent"],
+                    "color": row["color"],
+                    "shared_with_organization": row["everybody"],
+                }
+                for key, row in self.truth["label"].items()
+            },
+            "users": {
+                key: {"name": row["name"], "email": row["email"], "is_me": row["me"]}
+                for key, row in self.truth["user"].items()
+            },
+            "teams": {
+                key: {"name": row["name"], "organization_id": row["organization"]}
+                for key, row in self.truth["missive_team"].items()
+            },
+        }
+        for stream, living in expected.items():
+            found = self.rows(f"missive.{stream}")
+            for key, row in living.items():
+                self.check(stream, key, {**row, "deleted": False, "inaccessible": False}, found.get(key))
+            self.check_gone(stream, found, set(living))
+
     def _conversations(self) -> None:
         stored = self.rows("missive.conversations")
         me = next(key for key, row in self.truth["user"].items() if row["me"])
@@ -319,7 +347,7 @@ class Comparison:
         living: set[str] = set()
         for key, row in self.truth["message"].items():
             parent = self._readable_parent(row)
-            if row["draft"] or parent is None:
+            if parent is None:
                 continue
             self.check("message", key, self._message(row), stored.get(key))
             if parent["trashed"]:
@@ -362,6 +390,7 @@ class Comparison:
             "delivered_at": moment(row["delivered_at"]),
             "created_at": moment(row["created_at"]),
             "updated_at": moment(row["updated_at"]),
+            "draft": row["draft"],
             "missing_since": None,
         }
 

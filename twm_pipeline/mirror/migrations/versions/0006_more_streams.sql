@@ -18,3 +18,24 @@ CREATE TABLE teamwork.task_comments (
     LIKE twm.row_template INCLUDING DEFAULTS
 );
 CREATE INDEX task_comments_task ON teamwork.task_comments (task_id);
+
+-- Who and what Missive's conversations name, and what is written there but not sent.
+CREATE TABLE missive.shared_labels (
+    id text PRIMARY KEY,
+    name text, full_name text, parent_id text, color text, organization_id text, visibility text,
+    shared_with_organization boolean, shared_with_team_id text, shared_with_user_ids text[] NOT NULL DEFAULT '{}',
+    LIKE twm.row_template INCLUDING DEFAULTS
+);
+
+CREATE TABLE missive.users (
+    id text PRIMARY KEY, name text, email text, is_me boolean,
+    LIKE twm.row_template INCLUDING DEFAULTS
+);
+
+CREATE TABLE missive.teams (
+    id text PRIMARY KEY, name text, organization_id text,
+    LIKE twm.row_template INCLUDING DEFAULTS
+);
+
+ALTER TABLE missive.emails ADD COLUMN draft boolean NOT NULL DEFAULT false;
+CREATE INDEX emails_drafts ON missive.emails (conversation_id) WHERE draft AND NOT deleted;
