@@ -107,6 +107,7 @@ def make_email(**values: Any) -> Email:
         "subject": "Offer",
         "from_address": "clara@example.com",
         "delivered_at": MORNING,
+        "draft": False,
     }
     return _make(Email, defaults | values)
 

@@ -13,7 +13,7 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.errors import WindowClosedError
-from twm_pipeline.mirror.tables import DIRECTORIES, STREAMS, THREADS, table_of
+from twm_pipeline.mirror.tables import DIRECTORIES, MISSIVE_DIRECTORIES, STREAMS, THREADS, table_of
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import PassOptions, PassReport
 from twm_pipeline.sync.window import Window
@@ -108,6 +108,7 @@ def _api_spec(source: Source) -> dg.AssetSpec:
 
 def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
     table = table_of(source, stream)
+    is_directory = table in (*DIRECTORIES, *MISSIVE_DIRECTORIES)
     return dg.AssetSpec(
         key=[source, stream],
         deps=[api],
@@ -116,7 +117,9 @@ def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
         kinds={"postgres", source},
         owners=OWNERS,
         skippable=True,
-        freshness_policy=DIRECTORY_FRESHNESS if table in DIRECTORIES else STREAM_FRESHNESS,
+        freshness_policy=DIRECTORY_FRESHNESS
+        if table in (*DIRECTORIES, *MISSIVE_DIRECTORIES)
+        else STREAM_FRESHNESS,
         metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
     )
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import text
 
-from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, DIRECTORIES, EMAILS, TASKLISTS, TASKS
+from twm_pipeline.mirror.tables import (
+    COMMENTS,
+    CONVERSATIONS,
+    DIRECTORIES,
+    EMAILS,
+    MISSIVE_DIRECTORIES,
+    TASKLISTS,
+    TASKS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,7 +170,7 @@ def find_checkpoint(
         checkpoint: As `read_checkpoints` gives it; None: there is none yet.
         directory_seconds: How long directories may wait until they are read again.
     """
-    is_directory = table in DIRECTORIES
+    is_directory = table in (*DIRECTORIES, *MISSIVE_DIRECTORIES)
     if checkpoint is None and not (is_directory or table in MOMENTS):
         return None
     moment = checkpoint["last_event_time"] if checkpoint else None

@@ -25,7 +25,7 @@ from twm_pipeline.mirror.findings import (
 from twm_pipeline.mirror.hooks import load_hooks
 from twm_pipeline.mirror.published import count_published, month_of_calls
 from twm_pipeline.mirror.status import read_checkpoints
-from twm_pipeline.mirror.tables import DIRECTORIES, TABLES
+from twm_pipeline.mirror.tables import DIRECTORIES, MISSIVE_DIRECTORIES, TABLES
 from twm_pipeline.sync.drain import spool_of
 from twm_pipeline.sync.sample import SAMPLED, sample_vendor
 
@@ -112,7 +112,7 @@ def _names(table: Table) -> Iterator[str]:
     yield "keys_are_unique"
     if table in REFERENCES:
         yield "references_resolve"
-    if table in DIRECTORIES or table in MOMENTS:
+    if table in (*DIRECTORIES, *MISSIVE_DIRECTORIES) or table in MOMENTS:
         yield "checkpoint_is_current"
     yield "nothing_is_set_aside"
     yield "fields_are_known"
