@@ -117,9 +117,7 @@ def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
         kinds={"postgres", source},
         owners=OWNERS,
         skippable=True,
-        freshness_policy=DIRECTORY_FRESHNESS
-        if table in (*DIRECTORIES, *MISSIVE_DIRECTORIES)
-        else STREAM_FRESHNESS,
+        freshness_policy=DIRECTORY_FRESHNESS if is_directory else STREAM_FRESHNESS,
         metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
     )
 
