@@ -359,7 +359,7 @@ def test_checkpoints_say_below_which_instant_nothing_is_missing(account):
     account.sync("missive")
 
     for row in account.query("SELECT feed, last_event_time, last_cursor FROM twm.checkpoints"
-                             " WHERE source = 'missive'"):  # fmt: skip
+                             " WHERE stream = 'conversations'"):  # fmt: skip
         frontier = Frontier.from_cursor(row.last_cursor)
         assert frontier.gaps == ()
         assert frontier.head is not None
