@@ -182,6 +182,8 @@ def open_sweep(
                     if is_kept
                     else _begin_unkept(connection, source, place=place)
                 )
+                # The server notices a closed connection a moment later, and the next sweep may begin now.
+                connection.execute(text("SELECT pg_advisory_unlock_all()"))
             finally:
                 connection.invalidate()  # lock and temporary table go with it
     except OperationalError as error:
