@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 from sqlalchemy import Engine
 
+from bench.servers import peak_bytes_of
 from twm_pipeline.db import connect_database
 from twm_pipeline.errors import RetriableError
 from twm_pipeline.records import Source
@@ -64,8 +64,7 @@ def main() -> None:
                 break
             except RetriableError:
                 continue
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sys.stdout.write(json.dumps({"memory": memory}) + "\n")
+    sys.stdout.write(json.dumps({"memory": peak_bytes_of(os.getpid()) // 1024}) + "\n")
 
 
 if __name__ == "__main__":
