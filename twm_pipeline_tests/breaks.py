@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ class Break:
         file: Below the package.
         old: Text that is in the file exactly once.
         new: What stands there instead.
-        test: The test that has to fail, below the tests; `-k` expressions of pytest may follow it.
+        test: The test that has to fail, below the tests; pytest's own options may follow it.
     """
 
     guarantee: str
@@ -72,8 +73,8 @@ class Break:
     @property
     def words(self) -> list[str]:
         """What pytest is told."""
-        path, *rest = self.test.split(" ", maxsplit=1)
-        return [f"twm_pipeline_tests/{path}", *(["-k", rest[0]] if rest else [])]
+        path, *options = shlex.split(self.test)
+        return [f"twm_pipeline_tests/{path}", *options]
 
 
 def load_breaks() -> list[Break]:

@@ -113,6 +113,9 @@ def test_a_restored_task_lives_again_though_its_restore_has_no_delivery(told):
     drain(told)
     assert is_deleted(told, task_id) is True
 
+    told.control.advance(HOUR)
+    told.control.create_task("The newest by far")
+    told.sync("teamwork")
     told.control.restore_task(task_id)
     told.sync("teamwork")
 
