@@ -88,3 +88,5 @@ format: setup ## bring the code into its form, write .env.example and docs/confi
 	$(BIN)/python -c 'from twm_pipeline.settings import env_example; print(env_example(), end="")' > .env.example
 	$(BIN)/python -c 'from twm_pipeline.settings import configuration_page; print(configuration_page(), end="")' \
 	    > docs/configuration.md
+	$(BIN)/python -c 'from pathlib import Path; from twm_pipeline.settings import with_settings_table; \
+	    page = Path("README.md"); page.write_text(with_settings_table(page.read_text()))'

@@ -514,15 +514,27 @@ def _example_of(name: str, field: FieldInfo) -> str:
 
 def configuration_page() -> str:
     """Return the text of `docs/configuration.md`: a table of every setting."""
+    return f"{_CONFIGURATION_HEAD}\n{settings_table()}"
+
+
+def settings_table() -> str:
+    """Return every setting as a table in Markdown."""
     rows = [
         f"| `{name.upper()}` | {field.description} | {_shown_default(field)} |"
         for name, field in Settings.model_fields.items()
     ]
-    return "\n".join(
-        [_CONFIGURATION_HEAD, "| Setting | Meaning | Default |", "| --- | --- | --- |", *rows, ""]
-    )
+    return "\n".join(["| Setting | Meaning | Default |", "| --- | --- | --- |", *rows, ""])
 
 
+def with_settings_table(page: str) -> str:
+    """Return *page* with the table between its two marks written anew."""
+    head, mark, rest = page.partition(_TABLE_BEGINS)
+    _, end, tail = rest.partition(_TABLE_ENDS)
+    return f"{head}{mark}{settings_table()}{end}{tail}" if end else page
+
+
+_TABLE_BEGINS = "<!-- settings: written by `make format` -->\n"
+_TABLE_ENDS = "<!-- /settings -->"
 _CONFIGURATION_HEAD = """# Configuration
 
 Settings come from `.env` in the project's folder (start from `.env.example`) or from the environment, which wins.

@@ -17,6 +17,7 @@ from twm_pipeline.settings import (
     environment_of,
     load_settings,
     parse_since,
+    with_settings_table,
 )
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
@@ -290,6 +291,12 @@ def test_the_example_file_is_up_to_date():
 def test_the_page_of_settings_is_up_to_date():
     page = (PROJECT_DIR / "docs" / "configuration.md").read_text()
     assert page == configuration_page(), "make format writes it anew"
+
+
+def test_the_table_in_the_readme_is_up_to_date():
+    page = (PROJECT_DIR / "README.md").read_text()
+    assert page == with_settings_table(page), "make format writes it anew"
+    assert "`TEAMWORK_API_KEY`" in page.partition("<summary>All settings</summary>")[2]
 
 
 def test_the_example_file_changes_nothing_whether_its_settings_are_comments_or_not(tmp_path, monkeypatch):
