@@ -293,7 +293,7 @@ def page(*keys: int, has_more: bool = False) -> Page:
 
 @given(
     before=st.lists(st.integers(0, 59), unique=True, max_size=12),
-    vanish=st.dictionaries(st.integers(1, 12), st.integers(0, 59), max_size=4),
+    vanish=st.dictionaries(st.integers(1, 12), st.integers(0, 11), max_size=4),
     size=st.integers(1, 5),
 )
 def test_no_row_slips_between_the_pages_of_a_list_without_an_order(before, vanish, size):
@@ -302,8 +302,8 @@ def test_no_row_slips_between_the_pages_of_a_list_without_an_order(before, vanis
     def fetch(number: int) -> Page:
         nonlocal asked
         asked += 1
-        if vanish.get(asked) in rows:  # everything behind it moves up, across the edge of a page
-            rows.remove(vanish[asked])
+        if asked in vanish and rows:  # everything behind it moves up, across the edge of a page
+            rows.pop(vanish[asked] % len(rows))
         start = (number - 1) * size
         return page(*rows[start : start + size], has_more=start + size < len(rows))
 
