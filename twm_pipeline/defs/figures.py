@@ -56,7 +56,8 @@ class Figures:
             asset_key=[self.source, stream],
             description=(
                 f"{stream}: {interval.fetched} rows fetched, {interval.written} written,"
-                f" {interval.deleted} deleted, {interval.set_aside} set aside"
+                f" {interval.deleted} deleted, {interval.set_aside} set aside;"
+                f" {interval.deliveries} deliveries applied"
             ),
             metadata=self.metadata(stream, interval),
         )
@@ -93,6 +94,7 @@ class Figures:
             "outdated": interval.stale,
             "deleted": interval.deleted,
             "set_aside": interval.set_aside,
+            "deliveries_applied": interval.deliveries,
             **_traffic(interval),
             "lag_seconds": self._lag(stream, after),
         }

@@ -32,6 +32,7 @@ class Interval:
     stale: int = 0
     deleted: int = 0
     set_aside: int = 0
+    deliveries: int = 0
     requests: int = 0
     retries: int = 0
     throttled: int = 0
@@ -146,6 +147,7 @@ def _figures(report: PassReport, stream: StreamReport) -> Interval:
         stale=stream.stale,
         deleted=stream.deleted,
         set_aside=stream.set_aside,
+        deliveries=stream.deliveries,
         requests=report.requests,
         retries=report.retries,
         throttled=report.throttled,

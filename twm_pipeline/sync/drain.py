@@ -283,8 +283,11 @@ class _Batch:
             )
 
     def _finish(self, change: Change) -> None:
-        for entry in self._entries.pop(change):
+        entries = self._entries.pop(change)
+        for entry in entries:
             self.drain.spool.done(entry)
+        if change.object_id:
+            self.changes.work.report.of(change.stream).deliveries += len(entries)
 
     def _fail(self, change: Change, reason: str) -> None:
         self.faulty += 1

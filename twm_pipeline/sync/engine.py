@@ -104,6 +104,7 @@ class StreamReport:
 
     Args:
         absent: Of a complete sweep: living rows that no list shows; each is looked at by itself.
+        deliveries: Webhook deliveries about it that were applied; a delivery that is tried again counts then.
     """
 
     fetched: int = 0
@@ -113,6 +114,7 @@ class StreamReport:
     deleted: int = 0
     set_aside: int = 0
     absent: int = 0
+    deliveries: int = 0
     checkpoint_before: datetime | None = None
     checkpoint_after: datetime | None = None
     lag_seconds: float | None = None

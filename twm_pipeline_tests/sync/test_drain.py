@@ -85,9 +85,10 @@ def test_many_deliveries_about_one_task_are_one_request(synced: Account) -> None
     task_id = synced.control.create_task("Order steel")
     deliver(synced, "teamwork", *(task_event(task_id) for _ in range(20)))
 
-    drain(synced, "teamwork")
+    [report] = drain(synced, "teamwork").reports()
 
     assert synced.requests("teamwork") == 1
+    assert report.of("tasks").deliveries == 20
     assert nothing_waits(synced, "teamwork")
 
 
