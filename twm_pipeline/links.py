@@ -1,4 +1,4 @@
-"""Where a person goes from a figure: the vendor's object, the vendor, the runs in Dagster's UI."""
+"""Where a person goes from a figure: to an object at the vendor, to runs in Dagster, to the status page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from twm_pipeline.records import Json
     from twm_pipeline.settings import Settings
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - no address to listen on, but one that a link cannot have
 MISSIVE_APP = "https://mail.missiveapp.com"
 AIRTABLE_APP = "https://airtable.com"
 _OBJECTS = {
@@ -36,3 +37,11 @@ def link_to_vendor(source: Json) -> str | None:
 def link_to_runs(settings: Settings, job: str) -> str | None:
     """Return the runs of *job* in Dagster's UI; None where its address is not known."""
     return f"{settings.dagster_ui_url}/runs?q[0]=job:{job}" if settings.dagster_ui_url else None
+
+
+def link_to_status_page(settings: Settings) -> str | None:
+    """Return the address of the status page; None where it listens everywhere, so has none of its own."""
+    host = settings.status_host
+    if host in EVERYWHERE:
+        return None
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.status_port}"

@@ -79,6 +79,27 @@ def test_every_asset_explains_itself(graph, key):
         assert len(asset.metadata["dagster/column_schema"].columns) > 10
 
 
+def test_what_is_made_of_tables_comes_from_the_vendors_in_the_end(graph):
+    for key in graph.materializable_asset_keys:
+        roots = {item.to_user_string() for item in graph.get_ancestor_asset_keys(key)}
+
+        assert roots & {"teamwork/api", "missive/api"}, key
+
+
+def test_everything_that_can_be_looked_at_explains_itself():
+    repository = defs.get_repository_def()
+    named = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    told = {job.name: job.description for job in named}
+    told |= {item.name: item.description for item in repository.schedule_defs}
+    told |= {item.name: item.description for item in repository.sensor_defs}
+    told |= {str(spec.key): spec.description for item in defs.asset_checks or [] for spec in item.check_specs}
+    told |= {name: type(item).__doc__ for name, item in (defs.resources or {}).items()}
+
+    assert [name for name, words in told.items() if len(words or "") < 25] == []
+    assert [job.name for job in named if "Status page" not in job.metadata] == []
+    assert [job.name for job in named if len(job.description or "") < 150] == []
+
+
 def test_jobs_and_schedules_have_their_names():
     repository = defs.get_repository_def()
 

@@ -15,6 +15,7 @@ import dagster as dg
 
 from twm_pipeline import logs
 from twm_pipeline.definitions import defs
+from twm_pipeline.defs.tags import TRIGGER
 
 SUMMED = (
     "fetched",
@@ -23,6 +24,7 @@ SUMMED = (
     "outdated",
     "deleted",
     "set_aside",
+    "deliveries_applied",
     "requests",
     "repeated_requests",
     "answers_429",
@@ -49,7 +51,7 @@ def run(instance: dg.DagsterInstance, request: dict[str, Any]) -> dict[str, Any]
     result = job.execute_in_process(
         instance=instance,
         run_config=request.get("run_config") or {},
-        tags=request.get("tags") or {},
+        tags={TRIGGER: "cli", **(request.get("tags") or {})},
         raise_on_error=False,
     )
     run = instance.get_run_by_id(result.run_id)

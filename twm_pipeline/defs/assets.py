@@ -11,9 +11,18 @@ from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.figures import Figures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.errors import WindowClosedError
-from twm_pipeline.mirror.tables import DIRECTORIES, MISSIVE_DIRECTORIES, STREAMS, THREADS, table_of
+from twm_pipeline.links import link_to_status_page
+from twm_pipeline.mirror.tables import (
+    DIRECTORIES,
+    MISSIVE_DIRECTORIES,
+    STREAMS,
+    THREADS,
+    Table,
+    table_of,
+)
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import PassOptions, PassReport
 from twm_pipeline.sync.window import Window
@@ -35,15 +44,12 @@ DESCRIPTIONS = {
         " deleted task stays as a row with `deleted`. People read it as the view `public.tasks`, with names"
         " instead of ids."
     ),
-    "teamwork/projects": (
-        "Projects, archived ones included. Read completely every DIRECTORY_INTERVAL_SECONDS, like all"
-        " directories: their rows are few and not all of their changes move a date."
-    ),
-    "teamwork/tasklists": "Task lists; a task belongs to a project through its list. A directory.",
-    "teamwork/people": "Users, collaborators, contacts: the names behind assignees and editors. A directory.",
-    "teamwork/tags": "Tags of the site and of single projects; a task holds their ids. A directory.",
-    "teamwork/companies": "Companies: owners of projects, sometimes assignees of tasks. A directory.",
-    "teamwork/teams": "Teams and who belongs to them; a task may be assigned to one. A directory.",
+    "teamwork/projects": "Projects, archived ones included; tasks, time and comments are found under them.",
+    "teamwork/tasklists": "Task lists; a task belongs to a project through its list.",
+    "teamwork/people": "Users, collaborators, contacts: the names behind assignees and editors.",
+    "teamwork/tags": "Tags of the site and of single projects; a task holds their ids.",
+    "teamwork/companies": "Companies: owners of projects, sometimes assignees of tasks.",
+    "teamwork/teams": "Teams and who belongs to them; a task may be assigned to one.",
     "teamwork/time_entries": (
         "Time that people logged, on a task or on a project alone. Read by what changed since the checkpoint;"
         " `logged_at` is UTC, so its day may be another one than the person's."
@@ -66,13 +72,23 @@ DESCRIPTIONS = {
         "What colleagues wrote beside a thread. Missive gives comments no version: the newest read wins."
     ),
     "missive/shared_labels": (
-        "Labels with the labels they lie in: `parent_id`, and `full_name` with the parents' names. Read"
-        " completely every DIRECTORY_INTERVAL_SECONDS; one that two readings ten minutes apart lack is gone."
+        "Labels with the labels they lie in: `parent_id`, and `full_name` with the parents' names. One"
+        " that two readings ten minutes apart lack is gone."
     ),
-    "missive/users": "Who works in Missive: the people behind assignees and authors. A directory.",
-    "missive/teams": "Teams of Missive, to which conversations and labels may belong. A directory.",
+    "missive/users": "Who works in Missive: the people behind assignees and authors.",
+    "missive/teams": "Teams of Missive, to which conversations and labels may belong.",
 }
 TOGETHER = " Conversations, messages and comments are read together: selecting one of them reads all three."
+DIRECTORY = (
+    " A directory: read completely every DIRECTORY_INTERVAL_SECONDS, because its rows are few and not all of"
+    " their changes move a date."
+)
+FIGURES = (
+    "\n\n**Figures** of a materialization are those since the one before, a minute at most: rows `fetched`,"
+    " `written` (new or different), `unchanged`, `deleted`, `set_aside` (of no use, tried again);"
+    " `deliveries_applied` counts webhooks. `lag_seconds` is how far the mirror may be behind the vendor."
+    " `requests` and seconds are the whole source's."
+)
 
 
 def source_assets(source: Source) -> tuple[dg.AssetSpec, dg.AssetsDefinition]:
@@ -99,27 +115,43 @@ def _api_spec(source: Source) -> dg.AssetSpec:
         key=[source, "api"],
         group_name=source,
         description=(
-            f"{name}'s API, outside of this project. Every process reads it within one request budget."
+            f"{name}'s API, outside of this project. Every process reads it within one request budget. Its"
+            " observations say what it was asked, how often it answered 429, and how long the budget made"
+            " requests wait."
         ),
         kinds={"api", source},
         owners=OWNERS,
+        metadata=links_of(source),
     )
 
 
 def _table_spec(source: Source, stream: str, api: dg.AssetKey) -> dg.AssetSpec:
     table = table_of(source, stream)
-    is_directory = table in (*DIRECTORIES, *MISSIVE_DIRECTORIES)
     return dg.AssetSpec(
         key=[source, stream],
         deps=[api],
         group_name=source,
-        description=DESCRIPTIONS[f"{source}/{stream}"] + (TOGETHER if table in THREADS else ""),
+        description=_description(table),
         kinds={"postgres", source},
         owners=OWNERS,
         skippable=True,
-        freshness_policy=DIRECTORY_FRESHNESS if is_directory else STREAM_FRESHNESS,
-        metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
+        freshness_policy=DIRECTORY_FRESHNESS if _is_directory(table) else STREAM_FRESHNESS,
+        metadata={
+            "dagster/column_schema": column_schema(table),
+            "dagster/table_name": table.name,
+            **links_of(source),
+        },
     )
+
+
+def _description(table: Table) -> str:
+    words = DESCRIPTIONS[f"{table.source}/{table.stream}"]
+    together = TOGETHER if table in THREADS else ""
+    return words + together + (DIRECTORY if _is_directory(table) else "") + FIGURES
+
+
+def _is_directory(table: Table) -> bool:
+    return table in (*DIRECTORIES, *MISSIVE_DIRECTORIES)
 
 
 def _run(
@@ -138,8 +170,21 @@ def _run(
             return
         with mirror.opened(context.log) as engine:
             window = Window(engine, settings, source, config.window_seconds)
+            _announce(context, window)
             results = _listen(context, window, options=options, streams=streams, stop=stop)
     yield from results
+
+
+def _announce(context: dg.AssetExecutionContext, window: Window) -> None:
+    """Say what this run is going to do, and where it can be watched."""
+    name, settings = window.source.capitalize(), window.settings
+    page = link_to_status_page(settings)
+    watched = f" The status page: {page}" if page else ""
+    if window.seconds > 0:
+        words = "A window on %s: for %.0f s it polls every %.0f s and applies deliveries as they come.%s"
+        context.log.info(words, name, window.seconds, settings.poll_seconds, watched)
+    else:
+        context.log.info("One pass over %s.%s", name, watched)
 
 
 def _listen(

@@ -11,9 +11,11 @@ from twm_pipeline.defs.config import AttachmentsConfig
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import LEAD_SECONDS
+from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import why_no_window, window_request
 from twm_pipeline.errors import TwmError, WindowClosedError
 from twm_pipeline.mirror.attachments import MOST_COUNTED, count_due, read_attachments
@@ -42,7 +44,7 @@ OFF = "Downloading files is switched off: ATTACHMENTS_DOWNLOAD is false."
             kinds={"file", "missive"},
             owners=OWNERS,
             skippable=True,
-            metadata={"dagster/table_name": "missive.attachments"},
+            metadata={"dagster/table_name": "missive.attachments", **links_of("missive")},
         )
     ],
     required_resource_keys={"mirror"},
@@ -70,8 +72,13 @@ def attachments_asset(
 attachments_download = dg.define_asset_job(
     "attachments_download",
     selection=dg.AssetSelection.assets(KEY),
-    description="Downloads files of messages: those that are due once, or during a window.",
-    tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
+    description=(
+        "Downloads files of messages and comments that are not stored yet. The sensor opens a window when"
+        " some are due, because the vendor's addresses are valid for a short time only. What failed is tried"
+        " again by itself; `retry` in the launchpad, or `twm attachments retry`, does it now."
+    ),
+    metadata=links_of("missive"),
+    tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS), SOURCE: "missive"},
     executor_def=dg.in_process_executor,
 )
 

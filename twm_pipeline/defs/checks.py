@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.publishing import why_not_publishing
 from twm_pipeline.defs.resources import MirrorResource, why_switched_off
 from twm_pipeline.defs.windows import runs_of, why_not
@@ -86,7 +87,12 @@ asset_checks = [
 checks = dg.define_asset_job(
     "checks",
     selection=dg.AssetSelection.checks(*asset_checks),
-    description="Looks whether the copy is true and current; asks each vendor a handful of requests.",
+    description=(
+        "Looks every hour whether the copy is true and current; each check says in the asset's tab *Checks*"
+        " what it states and what to do where that is not so. Most are one look into the mirror; the sample"
+        " asks each vendor a handful of requests. A check that fails stops nothing."
+    ),
+    metadata=links_of(),
     tags={MAX_RUNTIME: str(LONGEST_CHECKS_SECONDS)},
     executor_def=dg.in_process_executor,
 )

@@ -14,6 +14,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.defs.lines import run_lines
+from twm_pipeline.defs.tags import describe_run
 from twm_pipeline.errors import (
     ConfigError,
     PermanentError,
@@ -30,15 +31,16 @@ FAILED_BY = "twm/failed_by"
 
 @contextmanager
 def as_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext | None = None) -> Iterator[None]:
-    """Raise `dagster.Failure` for every error inside; what the run logs meanwhile is in `twm.log` too.
+    """Raise `dagster.Failure` for every error inside; the run is tagged, its lines are in `twm.log` too.
 
     Args:
-        context: Of the run that is to be tagged with the error's class.
+        context: Of the run; its tags say what started it and, in the end, the error's class.
     """
     with ExitStack() as stack:
         try:
             if context is not None:
                 stack.enter_context(run_lines(context))
+                describe_run(context)
             yield
         except (dg.DagsterError, dg.Failure, dg.RetryRequested):
             raise

@@ -5,6 +5,7 @@ import dagster as dg
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource, why_switched_off
 from twm_pipeline.defs.windows import runs_of, why_not
 from twm_pipeline.errors import TwmError, WindowClosedError
@@ -68,7 +69,12 @@ def _tell(context: dg.OpExecutionContext, report: HooksReport) -> None:
 
 
 @dg.job(
-    description="Looks whether the hooks at the vendors are there and switched on, and repairs what is not.",
+    description=(
+        "Looks every 15 minutes whether the hooks at the vendors are there and switched on, and repairs what"
+        " is not: Teamwork switches one off without a word when its deliveries fail for hours. Without hooks"
+        " polling finds every change all the same, only later. By hand: `twm webhooks list`."
+    ),
+    metadata=links_of(*SOURCES),
     tags={MAX_RUNTIME: str(LONGEST_CHECK_SECONDS), "dagster/max_retries": "0"},  # the next check comes soon
     executor_def=dg.in_process_executor,
 )

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, delete, func, select
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.windows import runs_of, why_not
 from twm_pipeline.errors import ConfigError
@@ -133,7 +134,12 @@ def tidy(context: dg.OpExecutionContext) -> None:
 
 
 @dg.job(
-    description="Removes runs older than RUN_RETENTION_DAYS and what else need not be kept for ever.",
+    description=(
+        "Removes every night what need not be kept for ever: runs older than RUN_RETENTION_DAYS with their"
+        " events, old ticks, answers of checks and logs. The last materialization of every asset stays, and"
+        " no row of a vendor is ever removed."
+    ),
+    metadata=links_of(),
     tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
     executor_def=dg.in_process_executor,
 )
@@ -148,7 +154,7 @@ def housekeeping() -> None:
     cron_schedule="47 4 * * *",
     execution_timezone=load_settings().timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Tidies up every night.",
+    description="Removes old runs, events and logs every night, long before they fill the disk.",
 )
 def nightly_housekeeping(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request housekeeping unless it is under way."""

@@ -10,6 +10,7 @@ from twm_pipeline.defs.assets import OWNERS
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.windows import runs_of, why_not
 from twm_pipeline.insights.result import Insight
@@ -20,7 +21,7 @@ LONGEST_SECONDS = 3600
 
 _INSIGHTS: dict[str, tuple[tuple[str, ...], str]] = {
     "daily_activity": (
-        ("teamwork/tasks", "teamwork/projects", "missive/emails", "missive/conversations"),
+        ("teamwork/tasks", "teamwork/projects", "teamwork/people", "missive/emails", "missive/conversations"),
         "What happened on each day of TIMEZONE: tasks created, completed and reopened, mails in and out; in"
         " all, and per project, person and category. `dimension` says which of these a row is.",
     ),
@@ -46,7 +47,7 @@ def _spec(name: str) -> dg.AssetSpec:
         kinds={"pandas", "postgres"},
         owners=OWNERS,
         skippable=True,
-        metadata={"dagster/table_name": f"insights.{name}"},
+        metadata={"dagster/table_name": f"insights.{name}", **links_of()},
     )
 
 
@@ -95,7 +96,12 @@ def _result(insight: Insight) -> dg.MaterializeResult[None]:
 insights = dg.define_asset_job(
     "insights",
     selection=dg.AssetSelection.assets(*(["insights", name] for name in _INSIGHTS)),
-    description="Computes tables and plots about the work from the mirror.",
+    description=(
+        "Computes tables and plots about the work, every morning and on demand: what happened each day, how"
+        " long people wait for a reply, how tasks flow. Everything is computed anew from the mirror, and only"
+        " rows that differ are written; no vendor is asked."
+    ),
+    metadata=links_of(),
     tags={MAX_RUNTIME: str(LONGEST_SECONDS)},
     executor_def=dg.in_process_executor,
 )

@@ -8,7 +8,9 @@ from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.figures import Figures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource, why_switched_off
+from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.errors import MassDeletionError, TwmError, WindowClosedError
 from twm_pipeline.mirror.tables import STREAMS
 from twm_pipeline.records import SOURCES, Source
@@ -30,8 +32,15 @@ def _sync_job(source: Source) -> UnresolvedAssetJobDefinition:
         selection=dg.AssetSelection.assets(
             *([source, stream] for stream in STREAMS[source])
         ).without_checks(),
-        description=f"Reads what changed in {source.capitalize()}: one pass, or a window of passes.",
-        tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
+        description=(
+            f"Reads what changed in {source.capitalize()} into the mirror. The schedule and the sensor keep a"
+            " *window* open: a run of SYNC_WINDOW_SECONDS that polls, and applies webhook deliveries as they"
+            " come; the next one follows at once. Started by hand it is one pass, also beside a window; the"
+            " launchpad takes `since`, `until`, `ids` or `full` to read something again. A run may be"
+            " terminated or killed at any time: what is committed stays, and the next one goes on there."
+        ),
+        metadata=links_of(source),
+        tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS), SOURCE: source},
         executor_def=dg.in_process_executor,
     )
 
@@ -125,7 +134,13 @@ def _tell(
 
 
 @dg.job(
-    description="A complete sweep: finds and repairs what no poll can see, such as vanished rows.",
+    description=(
+        "A complete sweep, every night: lists everything that lives at the vendors, reads what the mirror"
+        " lacks, and looks at each row that no list shows. It finds what no poll can see, such as rows that"
+        " vanished. With `dry_run` it only compares. Deletions by absence beyond 5 % of a table are held, and"
+        " the run fails and says so, until `confirm_deletions` is set."
+    ),
+    metadata=links_of(*SOURCES),
     tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
     executor_def=dg.in_process_executor,
 )

@@ -14,9 +14,11 @@ from twm_pipeline.defs.config import PublishConfig
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
+from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import INTERVAL_SECONDS, LEAD_SECONDS
+from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import runs_of, why_no_window, why_not, window_request
 from twm_pipeline.errors import ConfigError, TwmError, WindowClosedError
 from twm_pipeline.mirror.changelog import count_changes
@@ -62,6 +64,7 @@ def _spec(view: Key) -> dg.AssetSpec:
         owners=["team:operations"],
         skippable=True,
         freshness_policy=FRESHNESS,
+        metadata=links_of("airtable"),
     )
 
 
@@ -101,8 +104,15 @@ def airtable_assets(
 airtable_publish = dg.define_asset_job(
     "airtable_publish",
     selection=dg.AssetSelection.assets(*(["airtable", view] for view in KEYS)).without_checks(),
-    description="Publishes to Airtable what differs: once, or during a window.",
-    tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS)},
+    description=(
+        "Sends to Airtable what differs from what was published last. The sensor opens a window when rows"
+        " have changed; it then wakes for each change. Started by hand it is one look at everything that"
+        " changed. In the launchpad `check` looks whether the base still holds what was sent and writes"
+        " again what does not; `resume` goes on after a used-up monthly quota. No vendor is asked, and an"
+        " Airtable that does not answer holds up nothing else."
+    ),
+    metadata=links_of("airtable"),
+    tags={MAX_RUNTIME: str(LONGEST_RUN_SECONDS), SOURCE: "airtable"},
     executor_def=dg.in_process_executor,
 )
 

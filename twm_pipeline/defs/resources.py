@@ -1,7 +1,7 @@
 """What the assets and jobs work with: the mirror and the vendors, as the settings describe them.
 
 The resources hold no address and no secret of their own: both are read when a run starts, so a change of
-`.env` counts from the next run on and nothing of it is shown in Dagster's UI.
+`.env` counts from the next run on. What the UI shows of it are the links of `defs/places.py`.
 """
 
 from __future__ import annotations

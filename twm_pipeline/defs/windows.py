@@ -100,7 +100,7 @@ def why_not(runs: Sequence[dg.RunRecord], *, lead: float = 0, now: datetime | No
         age = now.timestamp() - (record.start_time or record.create_timestamp.timestamp())
         longest = float(run.tags.get(MAX_RUNTIME, LONGEST_RUN_SECONDS))
         if age < longest - (lead + MARGIN_SECONDS if lead else 0):
-            return f"{name} is under way for {age:.0f} s; it may take {longest:.0f} s."
+            return f"{name} has been under way for {age:.0f} s; it may take {longest:.0f} s."
     return None
 
 
@@ -119,8 +119,8 @@ def why_pause(instance: dg.DagsterInstance, source: WindowName, *, now: datetime
     left = ended + pause - (now or datetime.now(UTC)).timestamp()
     if left <= 0:
         return None
-    name = f"Run {last.dagster_run.run_id[:8]} of {job_of(source)}"
-    return f"{name} failed, the last of {len(failed)}; the next one starts in {left:.0f} s."
+    name, why = f"Run {last.dagster_run.run_id[:8]} of {job_of(source)}", last.dagster_run.tags[FAILED_BY]
+    return f"{name} failed ({why}), the last of {len(failed)}; the next one starts in {left:.0f} s."
 
 
 def _has_failed(record: dg.RunRecord) -> bool:

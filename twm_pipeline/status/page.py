@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from twm_pipeline.status import links
+from twm_pipeline import links
 from twm_pipeline.status.board import Board
 from twm_pipeline.status.charts import Chart, draw_hours
 from twm_pipeline.status.guard import Guard, require_password

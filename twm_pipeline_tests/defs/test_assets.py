@@ -3,13 +3,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
 from pydantic import SecretStr
 
+from twm_pipeline.definitions import defs
 from twm_pipeline.defs import interrupts, ledger
+from twm_pipeline.defs.tags import SOURCE, TRIGGER
 from twm_pipeline.mirror.tables import STREAMS
+from twm_pipeline.records import Hint
+from twm_pipeline.spool import Envelope
+from twm_pipeline.sync.drain import spool_of
 from twm_pipeline.sync.window import window_lock
 from twm_pipeline_tests.defs.conftest import failure_of
 
@@ -49,6 +55,31 @@ def test_what_the_api_was_asked_is_observed(deployment):
     observation = event.asset_observation_data.asset_observation
     assert observation.asset_key == dg.AssetKey(["missive", "api"])
     assert observation.metadata["requests"].value == deployment.control.request_count("missive")
+
+
+def test_deliveries_that_were_applied_are_a_figure_of_what_they_changed(deployment):
+    deployment.run("teamwork_sync")
+    number = deployment.control.create_task("Call back")
+    hint = Hint(event="TASK.UPDATED", stream="tasks", object_id=str(number))
+    told = Envelope(source="teamwork", hint=hint, received_at=datetime.now(UTC), headers={}, body=b"{}")
+    spool_of(deployment.settings, "teamwork").put([told, told])
+
+    figures = dict(deployment.materializations(deployment.run("teamwork_sync")))
+
+    assert figures["teamwork/tasks"]["deliveries_applied"] == 2
+    assert figures["teamwork/tags"]["deliveries_applied"] == 0
+
+
+def test_a_run_says_what_started_it_and_what_it_is_about(deployment):
+    job = deployment.run("teamwork_sync")
+    by_hand = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=deployment.instance, asset_selection=[dg.AssetKey(["missive", "emails"])]
+    )
+
+    tags = [deployment.instance.get_run_by_id(result.run_id).tags for result in (job, by_hand)]
+
+    assert [(item[TRIGGER], item[SOURCE]) for item in tags] == [("ui", "teamwork"), ("ui", "missive")]
+    assert "One pass over Teamwork. The status page: http://127.0.0.1:5001" in deployment.lines(job)
 
 
 def test_only_the_selected_assets_are_read_and_materialized(deployment):

@@ -96,7 +96,7 @@ def test_an_open_window_is_left_alone(deployment):
     answer = skipped(deployment)
 
     assert answer.startswith(
-        f"3 deliveries of Teamwork wait. Run {run.run_id[:8]} of teamwork_sync is under way"
+        f"3 deliveries of Teamwork wait. Run {run.run_id[:8]} of teamwork_sync has been under way"
     )
 
 
@@ -170,7 +170,8 @@ def test_a_window_that_failed_a_moment_ago_is_not_followed_by_another_at_once(de
 
     answer = skipped(deployment)
 
-    assert f"Run {second.run_id[:8]} of teamwork_sync failed, the last of 2; the next one starts in" in answer
+    run = f"Run {second.run_id[:8]} of teamwork_sync"
+    assert f"{run} failed (AuthenticationError), the last of 2; the next one starts in" in answer
 
 
 def test_a_run_that_succeeds_ends_the_pause(deployment):
