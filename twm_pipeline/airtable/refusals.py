@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -24,9 +24,8 @@ from twm_pipeline.errors import (
     SchemaChangedError,
     TwmError,
 )
-from twm_pipeline.http import ADDRESS, HIDDEN, decode
+from twm_pipeline.http import ADDRESS, HIDDEN, LONGEST_WORDS, MOST_WORDS, decode
 
-LONGEST_WORDS = 200
 LEAST_CELL = 3
 """Shorter cells are not looked for in a message: they would be found in any."""
 
@@ -120,7 +119,8 @@ def to_error(status: int, refusal: Refusal, asked: Asked, *, names: Collection[s
         asked: What was asked.
         names: Names of tables and fields, which may be repeated.
     """
-    said = f"{refusal.type} {redact(refusal.message, cells=asked.cells(), names=names)}".strip()
+    cells = list(asked.cells())
+    said = " ".join(redact(it, cells=cells, names=names) for it in (refusal.type, refusal.message) if it)
     kind, advice = _reaction(status, refusal.type, names_records=asked.names_records)
     words = f"{asked.words}: {status} {said}"
     return kind(f"{words.removesuffix('.')}. {advice}" if advice else words)
@@ -155,11 +155,14 @@ _BY_STATUS: dict[int, tuple[type[TwmError], str]] = {
 }
 
 
-def redact(message: str, *, cells: Iterator[str], names: Collection[str]) -> str:
+def redact(message: str, *, cells: Iterable[str], names: Collection[str]) -> str:
     """Return *message* without quotations that are not *names*, without *cells* and addresses, cut.
 
     A quotation may itself hold quotation marks: from the first unknown one to the last mark all is hidden.
+    What is longer than `LONGEST_WORDS` is no message: all of it is hidden.
     """
+    if len(message) > LONGEST_WORDS:
+        return HIDDEN
     unknown = next((it for it in _QUOTED.finditer(message) if it[1] not in names), None)
     if unknown is not None:
         end = message.rindex('"')
@@ -168,4 +171,4 @@ def redact(message: str, *, cells: Iterator[str], names: Collection[str]) -> str
         {it for it in cells if len(it) >= LEAST_CELL and it not in names}, key=len, reverse=True
     ):
         message = message.replace(cell, HIDDEN)
-    return ADDRESS.sub(HIDDEN, message)[:LONGEST_WORDS]
+    return ADDRESS.sub(HIDDEN, message[:LONGEST_WORDS])[:MOST_WORDS]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twm_pipeline.airtable.refusals import LONGEST_WORDS, Asked, Refusal, redact, to_error
+from twm_pipeline.airtable import refusals
+from twm_pipeline.airtable.refusals import Asked, Refusal, redact, to_error
 from twm_pipeline.errors import (
     AccessError,
     AuthenticationError,
@@ -18,6 +19,7 @@ from twm_pipeline.errors import (
     RequestRefusedError,
     SchemaChangedError,
 )
+from twm_pipeline.http import ADDRESS, HIDDEN, LONGEST_WORDS, MOST_WORDS
 from twm_pipeline_tests.airtable.replay import SAMPLES, sample
 
 TABLE = "/v0/app0DZ9rm8w2jR5qW/tblGXW8uViLVOHe6f"
@@ -138,7 +140,39 @@ def test_no_cell_comes_back_in_words(cell, before, after):
     shown = redact(f"{before}{cell}{after}", cells=iter([cell]), names=())
 
     assert cell not in shown
-    assert len(shown) <= LONGEST_WORDS
+    assert len(shown) <= MOST_WORDS
+
+
+HOSTILE = {
+    "a message": {"type": "INVALID_VALUE", "message": "a" * 5_000_000},
+    "a type": "a" * 5_000_000,
+    "words made longer by what hides them": {"type": "INVALID_VALUE", "message": "oat " * 400},
+}
+
+
+@pytest.mark.parametrize("error", HOSTILE.values(), ids=HOSTILE)
+def test_no_endless_text_is_searched_for_addresses(error, monkeypatch):
+    searched = [0]
+
+    class Counting:  # in place of the pattern, which takes the square of a text's length
+        def sub(self, shown, text):
+            searched.append(len(text))
+            return ADDRESS.sub(shown, text[:LONGEST_WORDS])
+
+    monkeypatch.setattr(refusals, "ADDRESS", Counting())
+    cells = [{"fields": {"fldl5tWNTryykjryx": "oat"}}]
+
+    text = str(refused(422, json.dumps({"error": error}).encode(), asked(body={"records": cells})))
+
+    assert HIDDEN in text
+    assert len(text) < 2 * MOST_WORDS
+    assert max(searched) <= LONGEST_WORDS
+
+
+def test_a_type_that_is_free_text_is_passed_on_without_addresses():
+    text = str(refused(422, b'{"error": "bob.miller@example.com has no seat"}'))
+
+    assert "… has no seat" in text
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"error": 7}', b'{"error": {"type": '])

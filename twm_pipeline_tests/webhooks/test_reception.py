@@ -159,10 +159,10 @@ def test_it_is_said_how_many_hooks_are_registered(configured, box, capsys):
 
     told = capsys.readouterr()
     assert told.out == (
-        "Webhooks      Teamwork 22 of 22, Missive 6 of 6 · `twm webhooks register` shows the rules to make in"
+        "Webhooks      Teamwork 30 of 30, Missive 6 of 6 · `twm webhooks register` shows the rules to make in"
         " Missive\n"
     )
-    assert len(box.control.hooks()) == 28
+    assert len(box.control.hooks()) == 36
 
 
 def test_a_vendor_that_fails_is_told_and_stops_nothing(configured, box, capsys):
