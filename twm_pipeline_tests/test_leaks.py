@@ -62,6 +62,9 @@ CLEAN = """
 @pytest.mark.shows_bodies
 def test_shown_on_purpose(): print(BODY)
 def test_a_clean_one(): print("2 rows")
+def test_the_vendors_own_log(tmp_path): (tmp_path / "sandbox.log").write_text(TEAMWORK_KEY)
+@pytest.mark.parametrize("place", ["Hamburg"])
+def test_a_place_that_is_no_folder(place): pass
 def test_raw_json_is_where_it_belongs(database):
     with psycopg.connect(os.environ["DATABASE"]) as connection:
         connection.execute("DELETE FROM twm.counters")
