@@ -4,8 +4,7 @@ Every simulated message is put together from known sentences, and every simulate
 canary, and a test in which one comes to light fails. Looked through are, for every test: what is logged, the
 texts of the product's errors, what commands print (in this process and in children), the log files of the
 folders it used, Dagster's event log, and the tables in which the product and Dagster keep what they say. The
-spool, attachments, the vendors' tables and `raw` hold messages rightly and are left out; so is what the sandbox
-says of itself.
+spool, attachments, the vendors' tables, `raw` and the log of the sandbox itself are rightly left out.
 
 A test that is about showing a body on demand is marked `shows_bodies`.
 """
