@@ -16,7 +16,8 @@ from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.mirror.findings import Finding
 from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.settings import Settings, load_settings
-from twm_pipeline.sync.checks import MEANINGS, check_publishing, check_source, checks_of
+from twm_pipeline.sync.checks import MEANINGS, check_source, checks_of
+from twm_pipeline.sync.checks_airtable import check_publishing
 
 LONGEST_CHECKS_SECONDS = 1800
 SEVERITIES = {"warning": dg.AssetCheckSeverity.WARN, "error": dg.AssetCheckSeverity.ERROR}

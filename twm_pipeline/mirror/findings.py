@@ -12,6 +12,7 @@ from twm_pipeline.mirror.tables import (
     CONVERSATIONS,
     DIRECTORIES,
     EMAILS,
+    FEEDS,
     MISSIVE_DIRECTORIES,
     TASKLISTS,
     TASKS,
@@ -50,6 +51,8 @@ VIEWS: Mapping[Table, tuple[str, str]] = {
 """Table → the people's view of it, and the view's key."""
 MOMENTS: Mapping[Table, str] = {TASKS: "updated_at", CONVERSATIONS: "last_activity_at"}
 """Table that is read by what changed → the column in whose order the vendor lists it."""
+WITH_CHECKPOINT = frozenset({*DIRECTORIES, *MISSIVE_DIRECTORIES, *FEEDS, *MOMENTS})
+"""Tables whose stream has a checkpoint of its own; the others are read with their parents."""
 _LISTED = {
     TASKS: "NOT out_of_scope",
     CONVERSATIONS: "NOT coalesce(trashed, false) AND NOT coalesce(junked, false)",
@@ -170,14 +173,14 @@ def find_checkpoint(
         checkpoint: As `read_checkpoints` gives it; None: there is none yet.
         directory_seconds: How long directories may wait until they are read again.
     """
-    is_directory = table in (*DIRECTORIES, *MISSIVE_DIRECTORIES)
-    if checkpoint is None and not (is_directory or table in MOMENTS):
+    if table not in WITH_CHECKPOINT:
         return None
     moment = checkpoint["last_event_time"] if checkpoint else None
     if checkpoint is None or moment is None:
         more = bool(checkpoint and checkpoint["more_to_read"])
         words = "its history is still being read for the first time" if more else "it has not been read yet"
-        return _on_checkpoint(table, "ok" if more else "warning", words)
+        may_be = more or table in FEEDS  # an account need not have them, or the key may not see them
+        return _on_checkpoint(table, "ok" if may_be else "warning", words)
     age = float(
         connection.execute(
             text("SELECT extract(epoch FROM now() - CAST(:moment AS timestamptz))"), {"moment": moment}
@@ -187,7 +190,7 @@ def find_checkpoint(
     if age < -CLOCK_TOLERANCE_SECONDS:
         words = f"it lies {-age:,.0f} s in the future: the clock of this machine or of the vendor is wrong"
         return _on_checkpoint(table, "error", words, figures)
-    if is_directory:
+    if table in (*DIRECTORIES, *MISSIVE_DIRECTORIES):
         allowed = 2 * directory_seconds + DIRECTORY_SLACK_SECONDS
         words = f"read completely {age:,.0f} s ago, every {directory_seconds:,.0f} s is planned"
         return _on_checkpoint(table, _grade(age, allowed, 4 * allowed), words, figures)

@@ -353,3 +353,41 @@ def month_of_calls(connection: Connection, account: str) -> tuple[int, bool]:
         {"account": account},
     ).one_or_none()
     return (row.calls, row.exhausted) if row else (0, False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the last look at the records of a view found.
+
+    Args:
+        age_seconds: Since then; before the first look since the oldest record was written, None before that.
+        missing: How many records of ours were gone.
+        different: How many showed something else than was published.
+        doubled: Keys that several records have.
+    """
+
+    age_seconds: float | None = None
+    missing: int = 0
+    different: int = 0
+    doubled: tuple[str, ...] = ()
+
+
+def load_look(connection: Connection, base: str, view: str) -> Look:
+    """Return what the last look found, or that there was none."""
+    row = connection.execute(
+        text(
+            "SELECT check_found AS found, extract(epoch FROM now() - coalesce(checked_at, (SELECT"
+            " min(published_at) FROM twm.published WHERE base = :base AND view = :view)))::float8 AS age"
+            " FROM twm.publications WHERE base = :base AND view = :view"
+        ),
+        {"base": base, "view": view},
+    ).one_or_none()
+    if row is None:
+        return Look()
+    found = row.found or {}
+    return Look(
+        age_seconds=row.age,
+        missing=found.get("missing", 0),
+        different=found.get("different", 0),
+        doubled=tuple(found.get("doubled", ())),
+    )

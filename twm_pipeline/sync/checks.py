@@ -13,8 +13,8 @@ from sqlalchemy import text
 from twm_pipeline.airtable.fields import Key
 from twm_pipeline.mirror.drift import find_fields, note_fields
 from twm_pipeline.mirror.findings import (
-    MOMENTS,
     REFERENCES,
+    WITH_CHECKPOINT,
     Finding,
     Verdict,
     find_checkpoint,
@@ -23,9 +23,8 @@ from twm_pipeline.mirror.findings import (
     find_set_aside,
 )
 from twm_pipeline.mirror.hooks import load_hooks
-from twm_pipeline.mirror.published import count_published, month_of_calls
-from twm_pipeline.mirror.status import read_checkpoints
-from twm_pipeline.mirror.tables import DIRECTORIES, MISSIVE_DIRECTORIES, TABLES
+from twm_pipeline.mirror.status import read_checkpoints, read_held_deletions
+from twm_pipeline.mirror.tables import TABLES
 from twm_pipeline.sync.drain import spool_of
 from twm_pipeline.sync.sample import SAMPLED, sample_vendor
 
@@ -42,8 +41,6 @@ LATE_POLLS = 3
 LATE_SECONDS = 600
 LONG_LATE_SECONDS = 1800
 """After so long without a complete pass somebody should know, and act; or after `LATE_POLLS` intervals."""
-LATE_PUBLISHING_SECONDS = 900
-LONG_LATE_PUBLISHING_SECONDS = 3600
 
 MEANINGS: Mapping[str, str] = {
     "keys_are_unique": (
@@ -84,8 +81,15 @@ MEANINGS: Mapping[str, str] = {
         "The vendor has our hooks and sends to them. Polling goes on without them, so this costs"
         " minutes and no change: `twm webhooks list`, `twm webhooks repair`."
     ),
+    "deletions_are_believed": (
+        "No deletions wait for a person. More rows of a table are gone than is believed without asking: a"
+        " lost permission looks the same. Look at one or two at the vendor; if it is right, `twm reconcile"
+        " --confirm-deletions`."
+    ),
     "records_equal_rows": (
-        "Every row that people see has its record in Airtable, and what changed was sent within the hour."
+        "Every row that people see has its record in Airtable, what changed was sent within the hour, and"
+        " the nightly look at the base found the records as they were published. Records that were removed"
+        " or changed by hand are written again by the look; doubled ones a person has to delete."
     ),
     "quota_is_left": (
         "The workspace's calls of this month are not used up. If they are, nothing is sent until next"
@@ -104,7 +108,7 @@ def checks_of(origin: str) -> list[tuple[tuple[str, str], str]]:
     found = [
         ((origin, table.stream), name) for table in TABLES if table.source == origin for name in _names(table)
     ]
-    whole = ("source_is_read", "deliveries_are_applied", "hooks_work")
+    whole = ("source_is_read", "deliveries_are_applied", "deletions_are_believed", "hooks_work")
     return [*found, *(((origin, "api"), name) for name in whole)]
 
 
@@ -112,7 +116,7 @@ def _names(table: Table) -> Iterator[str]:
     yield "keys_are_unique"
     if table in REFERENCES:
         yield "references_resolve"
-    if table in (*DIRECTORIES, *MISSIVE_DIRECTORIES) or table in MOMENTS:
+    if table in WITH_CHECKPOINT:
         yield "checkpoint_is_current"
     yield "nothing_is_set_aside"
     yield "fields_are_known"
@@ -184,6 +188,14 @@ def _find_whole(connection: Connection, settings: Settings, source: Source) -> I
         else "none was given up",
         figures={"dead": waiting.dead, "waiting": waiting.count, "later": waiting.later},
     )
+    held = read_held_deletions(connection, source)
+    yield Finding(
+        asset=(source, "api"),
+        check="deletions_are_believed",
+        verdict="warning" if held else "ok",
+        text="; ".join(item.describe() for item in held) or "no deletion waits to be confirmed",
+        figures={"held": sum(item.wanted for item in held)},
+    )
     yield _find_hooks(connection, settings, source)
 
 
@@ -233,52 +245,4 @@ def _find_hooks(connection: Connection, settings: Settings, source: Source) -> F
         verdict="warning" if broken else "ok",
         text=words,
         figures={"hooks": len(hooks) - len(broken), "broken": len(broken)},
-    )
-
-
-def check_publishing(engine: Engine, settings: Settings) -> list[Finding]:
-    """Return whether the base shows the mirror, by what is known of it here; Airtable is asked nothing.
-
-    Records changed by hand are found by the publishing window itself (`publish_check`).
-    """
-    base = str(settings.airtable_base_id)
-    with engine.connect() as connection:
-        calls, exhausted = month_of_calls(connection, base)
-        found = [_find_records(connection, base, view) for view in get_args(Key)]
-    words = f"{calls:,} calls this month"
-    quota = Finding(
-        asset=("airtable", "tasks"),
-        check="quota_is_left",
-        verdict="error" if exhausted else "ok",
-        text=f"{words}; Airtable says that they are used up" if exhausted else words,
-        figures={"calls": calls},
-    )
-    return [*found, quota]
-
-
-def _find_records(connection: Connection, base: str, view: Key) -> Finding:
-    rows = int(connection.execute(text(f"SELECT count(*) FROM public.{view}")).scalar_one())  # noqa: S608 - one of two names
-    records = count_published(connection, base, view)
-    waiting, oldest, aside = connection.execute(
-        text(
-            "SELECT count(DISTINCT row_id), coalesce(extract(epoch FROM now() - min(changed_at)), 0)::float8,"
-            " (SELECT count(*) FROM twm.set_aside WHERE source = 'airtable' AND stream = :view)"
-            " FROM twm.change_log WHERE view = :view"
-        ),
-        {"view": view},
-    ).one()
-    missing = max(rows - records - aside - waiting, 0)
-    verdict: Verdict = "ok"
-    if aside or oldest > LATE_PUBLISHING_SECONDS or missing:
-        verdict = "error" if oldest > LONG_LATE_PUBLISHING_SECONDS else "warning"
-    words = f"{records:,} records for {rows:,} rows, {waiting:,} changes wait"
-    if waiting:
-        words += f", the oldest for {oldest:,.0f} s"
-    if aside:
-        words += f"; {aside:,} rows are refused by Airtable: twm status"
-    if missing:
-        words += f"; {missing:,} rows have no record: twm sync airtable"
-    figures = {"rows": rows, "records": records, "waiting": waiting, "oldest_seconds": round(oldest, 1)}
-    return Finding(
-        asset=("airtable", view), check="records_equal_rows", verdict=verdict, text=words, figures=figures
     )

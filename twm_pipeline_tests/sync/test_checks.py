@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,8 @@ from twm_pipeline.http import VendorSession
 from twm_pipeline.mirror.findings import Finding
 from twm_pipeline.mirror.hooks import REFUSED, note_asked, note_problem
 from twm_pipeline.records import SOURCES, Hint, Source
-from twm_pipeline.sync.checks import MEANINGS, check_publishing, check_source, checks_of
+from twm_pipeline.sync.checks import MEANINGS, check_source, checks_of
+from twm_pipeline.sync.checks_airtable import check_publishing
 from twm_pipeline.sync.drain import spool_of
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.sample import SAMPLED, sample_vendor
@@ -234,6 +236,16 @@ def test_a_new_field_is_told_after_the_window_that_read_everything_first(account
     assert any("mood (number, new)" in item.text for item in findings)
 
 
+def test_deletions_that_wait_for_a_confirmation_are_told_with_how_to_confirm(account):
+    read(account, "teamwork")
+    execute(account, "UPDATE teamwork.tasks SET missing_since = now() - interval '1 hour'")
+
+    findings = found(account, "teamwork", asks_vendor=False)
+
+    assert wrong(findings) == {"teamwork/api deletions_are_believed": "warning"}
+    assert any("twm reconcile teamwork --confirm-deletions" in item.text for item in findings)
+
+
 @pytest.fixture
 def published(account: Account) -> Account:
     """Return an account that is published to Airtable."""
@@ -273,6 +285,48 @@ def test_changes_that_wait_for_long_are_told(published, age, verdict):
     )
 
     assert published_wrong(published).get("airtable/tasks records_equal_rows") == verdict
+
+
+def note_look(account: Account, *, age: str, **figures: Any) -> None:
+    execute(
+        account,
+        "UPDATE twm.publications SET checked_at = now() - CAST(:age AS interval),"
+        " check_found = CAST(:found AS jsonb) WHERE view = 'tasks'",
+        age=age,
+        found=json.dumps({"missing": 0, "different": 0, "doubled": []} | figures),
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"missing": 3, "different": 1}, "3 records were gone and 1 showed something else"),
+        ({"doubled": ["7", "8"]}, "2 keys have several records, such as 7, 8: delete all but one of each"),
+    ],
+    ids=["changed by hand", "doubled"],
+)
+def test_what_the_last_look_at_the_base_found_is_told(published, figures, words):
+    note_look(published, age="1 hour", **figures)
+
+    findings = check_publishing(published.engine, published.settings)
+
+    assert wrong(findings) == {"airtable/tasks records_equal_rows": "warning"}
+    assert any(words in item.text for item in findings)
+
+
+@pytest.mark.parametrize(("age", "verdict"), [("47 hours", None), ("49 hours", "warning")])
+def test_a_base_that_is_looked_at_no_longer_is_told(published, age, verdict):
+    note_look(published, age=age)
+
+    assert published_wrong(published).get("airtable/tasks records_equal_rows") == verdict
+
+
+def test_a_base_that_was_never_looked_at_is_told_two_days_after_it_was_first_published(published):
+    execute(
+        published, "UPDATE twm.published SET published_at = now() - interval '49 hours' WHERE view = 'tasks'"
+    )
+
+    assert published_wrong(published) == {"airtable/tasks records_equal_rows": "warning"}
 
 
 def test_a_used_up_quota_is_wrong(published):
