@@ -221,6 +221,24 @@ def test_status_tells_of_the_last_error(twm, box, engine):
     assert "Teamwork: 502" in twm("status").err
 
 
+def test_a_field_that_the_vendor_did_not_send_before_is_told_by_status_and_doctor(twm, box, engine):
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO twm.vendor_fields (source, stream, field, kind, is_baseline)"
+                " VALUES ('missive', 'emails', 'mood', 'string', false)"
+            )
+        )
+
+    findings = {item["name"]: item for item in twm("doctor", "--json").json["findings"]}
+
+    assert findings["fields"]["verdict"] == "warning"
+    assert (
+        "emails: 1 fields that Missive did not send before: mood (string, new)" in findings["fields"]["text"]
+    )
+    assert "Missive: emails: 1 fields that Missive did not send before" in twm("status").err
+
+
 def test_status_of_a_sandbox_that_was_never_started(twm):
     assert "there is no sandbox yet" in click.unstyle(twm("status", "--sandbox").err)
 
@@ -236,6 +254,7 @@ def test_doctor_finds_a_sound_deployment_sound(twm, box):
         "tables": "ok",
         "teamwork": "ok",
         "missive": "ok",
+        "fields": "ok",
         "airtable": "off",
         "categories": "off",
         "attachments": "ok",

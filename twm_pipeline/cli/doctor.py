@@ -23,6 +23,7 @@ from twm_pipeline.db import connect_database, dagster_url
 from twm_pipeline.errors import AccessError, TwmError
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.schema import MIGRATIONS_DIR, migrate
+from twm_pipeline.mirror.status import read_new_fields
 from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.settings import PROJECT_DIR, Settings
 from twm_pipeline.sources.missive import MissiveSource
@@ -144,7 +145,8 @@ def examine(settings: Settings) -> list[Finding]:
         reachable = all(item.verdict != "wrong" for item in database)
         vendors = [examine_vendor(engine, settings, source) for source in SOURCES] if reachable else []
         base = [examine_airtable(engine, settings)] if reachable else []
-        return [*database, *vendors, *base, *findings, *_dagster(settings)]
+        fields = [_fields(engine)] if reachable else []
+        return [*database, *vendors, *fields, *base, *findings, *_dagster(settings)]
     finally:
         engine.dispose()
 
@@ -219,6 +221,15 @@ def examine_airtable(engine: Engine, settings: Settings) -> Finding:
         return Finding("airtable", "wrong", "; ".join(access.problems))
     made = "; ".join(map(str, access.actions))
     return Finding("airtable", "ok", f"the base can be published to{': first, ' + made if made else ''}")
+
+
+def _fields(engine: Engine) -> Finding:
+    """Return which fields the vendors began to send lately."""
+    with engine.connect() as connection:
+        found = [item for source in SOURCES for item in read_new_fields(connection, source)]
+    if not found:
+        return Finding("fields", "ok", "the vendors send the fields that they sent before")
+    return Finding("fields", "warning", "; ".join(f"{item['stream']}: {item['text']}" for item in found))
 
 
 def _teamwork(api: TeamworkSource) -> Finding:

@@ -137,8 +137,6 @@ def _show_database(database: Json) -> None:
 
 def _show(source: Json) -> None:
     say(f"{source['source'].upper()}  {source['account'] or 'not read yet'}{_state(source)}")
-    for text in source["held_deletions"]:
-        output.complain(f"  held: {text}")
     if sweep := source["sweep"]:
         began = f"; one of {_when(sweep['began_at'])} is not finished" if sweep["began_at"] else ""
         say(f"  last complete sweep: {_when(sweep['finished_at'] or 'none yet')}{began}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from twm_pipeline.mirror.activity import read_hours
+from twm_pipeline.mirror.drift import find_fields
 from twm_pipeline.mirror.hooks import load_hooks
 from twm_pipeline.mirror.published import count_rows, month_of_calls
 from twm_pipeline.mirror.published_files import count_waiting_files
@@ -51,6 +52,7 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
         "tables": count_tables(connection, source) if tables is None else tables,
         "set_aside": read_set_aside(connection, source),
         "held_deletions": [held.describe() for held in read_held_deletions(connection, source)],
+        "new_fields": read_new_fields(connection, source),
         "sweep": read_sweep(connection, source),
         "budgets": read_budgets(connection, source),
         "progress": read_progress(connection, source),
@@ -68,7 +70,7 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
 def unread_status(source: Source) -> Json:
     """Return what `read_status` would, with nothing known: PostgreSQL does not answer."""
     lists: Json = {name: [] for name in ("checkpoints", "tables", "budgets", "progress", "hooks", "hours")}
-    lists["held_deletions"] = []
+    lists |= {"held_deletions": [], "new_fields": []}
     nothing: Json = {"set_aside": {"count": 0, "records": []}, "sweep": None, "counters": {}}
     return {"source": source, **_UNREAD, **lists, **nothing}
 
@@ -105,6 +107,16 @@ def read_held_deletions(connection: Connection, source: Source) -> list[Absences
     missing = [table for table in TABLES if table.source == source and has_missing(connection, table)]
     found = [read_absences(connection, table) for table in missing]
     return [item for item in found if item.are_held]
+
+
+def read_new_fields(connection: Connection, source: Source) -> list[Json]:
+    """Return streams in which the vendor sends fields that it did not send before, with their number."""
+    found = [find_fields(connection, table) for table in TABLES if table.source == source]
+    return [
+        {"stream": item.asset[1], "count": item.figures["new_fields"], "text": item.text}
+        for item in found
+        if item.verdict != "ok"
+    ]
 
 
 def read_sweep(connection: Connection, source: Source) -> Json | None:

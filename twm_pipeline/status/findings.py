@@ -95,6 +95,11 @@ def _of_source(source: Json, now: datetime) -> Iterator[Finding]:
         ago = span((now - source["last_error_at"]).total_seconds())
         text = f"The last pass failed {ago} ago: {source['last_error']}"
         yield Finding(name="SourceFailing", level="warn", text=text, subject=name)
+    for text in source["held_deletions"]:
+        yield Finding(name="DeletionsHeld", level="warn", text=text, subject=name)
+    for item in source["new_fields"]:
+        text = f"{item['stream']}: {item['text']}."
+        yield Finding(name="FieldsNew", level="note", text=text, subject=name)
     if count := source["set_aside"]["count"]:
         text = f"{count_of(count, 'record')} set aside with a reason; each is tried again by itself."
         yield Finding(name="RecordsSetAside", level="note", text=text, subject=name)

@@ -119,6 +119,11 @@ def _sources(sources: list[Json]) -> Iterator[Metric]:
         yield _gauge(name, text, ("source",), _each(sources, "source", figure))
     pending = [((s["source"],), any(c["more_to_read"] for c in s["checkpoints"])) for s in sources]
     yield _gauge("twm_source_history_pending", "Whether history is still to be read.", ("source",), pending)
+    held = [((s["source"],), len(s["held_deletions"])) for s in sources]
+    text = "Tables whose deletions wait for a confirmation."
+    yield _gauge("twm_deletions_held_tables", text, ("source",), held)
+    fields = [((s["source"],), sum(item["count"] for item in s["new_fields"])) for s in sources]
+    yield _gauge("twm_new_fields", "Fields that the vendor did not send before.", ("source",), fields)
     hooks = Counter((s["source"], hook["status"]) for s in sources for hook in s["hooks"])
     yield _gauge("twm_hooks", "Our hooks at the vendor.", ("source", "status"), hooks.items())
 

@@ -51,6 +51,14 @@ CASES = {
         {"teamwork": {"last_error": "401", "last_error_at": NOW, "last_success_at": None}},
         [("SourceFailing", "warn", "Teamwork")],
     ),
+    "deletions wait for a person": (
+        {"teamwork": {"held_deletions": ["teamwork/tasks: 21 of 100 rows are gone"]}},
+        [("DeletionsHeld", "warn", "Teamwork")],
+    ),
+    "a field that the vendor did not send before": (
+        {"missive": {"new_fields": [{"stream": "emails", "count": 1, "text": "colour (string, new)"}]}},
+        [("FieldsNew", "note", "Missive")],
+    ),
     "set aside": ({"teamwork": {"set_aside": PARKED}}, [("RecordsSetAside", "note", "Teamwork")]),
     "paused": ({"teamwork": {"budgets": [BUDGET]}}, [("VendorPause", "note", "Teamwork")]),
     "a hook is paused": (

@@ -36,6 +36,8 @@ SOURCE = {
     "hooks": [{"status": "active"}, {"status": "active"}, {"status": "refused"}],
     "budgets": [BUDGET],
     "last_error_at": NOW,
+    "held_deletions": ["teamwork/tasks: 21 of 100 rows are gone"],
+    "new_fields": [{"stream": "tasks", "count": 3, "text": ""}, {"stream": "teams", "count": 1, "text": ""}],
 }
 FIGURES = make_figures(teamwork=SOURCE, airtable=make_airtable())
 
@@ -61,6 +63,8 @@ def test_figures_are_exposed_with_their_labels():
     assert found["twm_source_lag_seconds"] == {("teamwork",): 4, ("missive",): 4}
     assert found["twm_checkpoint_timestamp_seconds"] == {("", "teamwork", "tasks"): NOW.timestamp()}
     assert found["twm_hooks"] == {("teamwork", "active"): 2, ("teamwork", "refused"): 1}
+    assert found["twm_deletions_held_tables"] == {("teamwork",): 1, ("missive",): 0}
+    assert found["twm_new_fields"] == {("teamwork",): 4, ("missive",): 0}
     assert found["twm_source_history_pending"] == {("teamwork",): 1, ("missive",): 0}
     assert found["twm_deliveries_accepted_total"] == {("teamwork",): 3}
     assert found["twm_deliveries_refused_total"] == {("teamwork: there is no signature", "401"): 2}

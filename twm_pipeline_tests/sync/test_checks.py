@@ -71,7 +71,10 @@ def test_every_check_says_what_it_means():
 def test_before_the_first_pass_the_checks_say_that_nothing_was_read(account):
     assert wrong(found(account, "missive", asks_vendor=False)) == {
         "missive/api source_is_read": "warning",
-        "missive/conversations checkpoint_is_current": "warning",
+        **{
+            f"missive/{stream} checkpoint_is_current": "warning"
+            for stream in ("conversations", "shared_labels", "teams", "users")
+        },
     }
 
 
