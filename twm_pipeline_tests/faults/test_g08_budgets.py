@@ -6,7 +6,7 @@ ALLOWED_IN_A_MINUTE = 150
 
 
 def test_three_processes_together_exceed_no_budget(make_world):
-    scale = 6.0  # so slow that the processes have to wait for each other
+    scale = 4.0  # so slow that the processes have to wait for each other
     world = make_world(
         tasks=4000,
         conversations=60,
