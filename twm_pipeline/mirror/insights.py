@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from twm_pipeline.records import Json
+
 ROWS_AT_ONCE = 20_000
 
 _SHOWN = "NOT deleted AND NOT inaccessible"
@@ -193,7 +195,13 @@ def save_plot(connection: Connection, name: str, png: bytes) -> None:
     )
 
 
-def load_plots(connection: Connection) -> dict[str, bytes]:
-    """Return the pictures, by name."""
-    rows = connection.execute(text("SELECT name, png FROM insights.plots ORDER BY name"))
-    return {row.name: bytes(row.png) for row in rows}
+def list_plots(connection: Connection) -> list[Json]:
+    """Return the pictures' names and when each was made."""
+    rows = connection.execute(text("SELECT name, made_at FROM insights.plots ORDER BY name"))
+    return [dict(row) for row in rows.mappings()]
+
+
+def load_plot(connection: Connection, name: str) -> bytes | None:
+    """Return a picture as a PNG; None where there is none of that name."""
+    png = connection.scalar(text("SELECT png FROM insights.plots WHERE name = :name"), {"name": name})
+    return bytes(png) if png is not None else None

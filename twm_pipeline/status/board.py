@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from twm_pipeline.db import embedded_server, open_engine, translate_errors
 from twm_pipeline.db.engine import MIRROR_DATABASE, parse_dsn
 from twm_pipeline.errors import DatabaseUnavailableError, TwmError
+from twm_pipeline.mirror.insights import load_plot
 from twm_pipeline.status.figures import count_everything, read_figures, read_local_figures
 
 if TYPE_CHECKING:
@@ -74,6 +75,17 @@ class Board:
                 self._figures = self._read()
                 self._read_at = self._clock()
             return self._figures
+
+    def plot(self, name: str) -> bytes | None:
+        """Return a picture of an insight as a PNG; None where there is none, or no answer."""
+        with self._turn:
+            try:
+                url = self._address()
+                with translate_errors(url), self._engine_for(url).connect() as connection:
+                    return load_plot(connection, name)
+            except (TwmError, DBAPIError):
+                self._forget_engine()
+                return None
 
     def close(self) -> None:
         """Give the connections back."""

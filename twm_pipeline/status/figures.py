@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from twm_pipeline.airtable.client import budget_plan as airtable_plan
 from twm_pipeline.mirror.activity import read_written
 from twm_pipeline.mirror.attachments import read_attachments
+from twm_pipeline.mirror.insights import list_plots
 from twm_pipeline.mirror.status import (
     count_requests,
     count_tables,
@@ -87,6 +88,7 @@ def read_figures(
         _add_limits(connection, item["budgets"], PLANS[item["source"]](settings))
     figures = _with_local(settings, mirrored)
     figures["attachments"] = counts["attachments"]
+    figures["plots"] = list_plots(connection)
     if counts["airtable"]:
         figures["airtable"] = {**counts["airtable"], **_read_publishing(connection, settings)}
     return _judged(figures)
@@ -117,6 +119,7 @@ def _with_local(settings: Settings, mirrored: list[Json]) -> Json:
         "disk": read_disk(settings),
         "attachments": None,
         "airtable": None,
+        "plots": [],
     }
 
 

@@ -23,6 +23,7 @@ from twm_pipeline.status.board import Board
 from twm_pipeline.status.charts import Chart, draw_hours
 from twm_pipeline.status.guard import Guard, require_password
 from twm_pipeline.status.metrics import CONTENT_TYPE, expose
+from twm_pipeline.status.plots import PLOTS
 from twm_pipeline.status.words import size, span
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def build_page(settings: Settings) -> Starlette:
             Route("/", page.whole),
             Route("/fragment", page.fragment),
             Route("/metrics", page.metrics),
+            Route("/plots/{name}.png", page.plot),
             Route("/favicon.ico", lambda _: RedirectResponse("/static/favicon.svg")),
             Mount("/static", StaticFiles(directory=STATIC_DIR)),
         ],
@@ -85,6 +87,7 @@ class Page:
             "links": links,
             "settings": settings,
             "chart": self._chart,
+            "plots": PLOTS,
             "version": _version_of(STATIC_DIR),
             "refresh_seconds": REFRESH_SECONDS,
         }
@@ -106,6 +109,12 @@ class Page:
     def metrics(self, _: Request) -> Response:
         """Return the figures for Prometheus."""
         return Response(expose(self.board.figures()), media_type=CONTENT_TYPE)
+
+    def plot(self, request: Request) -> Response:
+        """Return a picture of an insight."""
+        name = request.path_params["name"]
+        png = self.board.plot(name) if name in PLOTS else None
+        return Response(png, media_type="image/png") if png else Response(status_code=404)
 
     def _render(self, name: str) -> Response:
         figures = self.board.figures()

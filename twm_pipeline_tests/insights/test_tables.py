@@ -12,13 +12,14 @@ from twm_pipeline.insights.daily import daily_activity
 from twm_pipeline.insights.flow import task_flow
 from twm_pipeline.insights.responses import response_times
 from twm_pipeline.insights.result import Insight
-from twm_pipeline.mirror.insights import load_plots
+from twm_pipeline.mirror.insights import list_plots, load_plot
 from twm_pipeline.mirror.schema import categorize
 from twm_pipeline.mirror.tables import CONVERSATIONS, EMAILS, PEOPLE, PROJECTS, TAGS, TASKLISTS, TASKS, Table
 from twm_pipeline.mirror.tombstones import mark_inaccessible, tombstone
 from twm_pipeline.mirror.upserts import upsert
 from twm_pipeline.records import Record
 from twm_pipeline.settings import Settings
+from twm_pipeline.status.plots import PLOTS
 from twm_pipeline_tests.factories import (
     make_conversation,
     make_email,
@@ -268,9 +269,10 @@ def test_there_is_a_small_picture_of_each_also_where_there_is_nothing(engine, se
         assert len(compute(engine, settings).png) < 60_000
 
     with engine.connect() as connection:
-        pictures = load_plots(connection)
-    assert sorted(pictures) == ["daily_activity", "response_times", "task_flow"]
-    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
+        names = [plot["name"] for plot in list_plots(connection)]
+        pictures = [load_plot(connection, name) or b"" for name in names]
+    assert names == sorted(PLOTS)
+    assert all(png.startswith(b"\x89PNG") for png in pictures)
 
 
 def test_whoever_reads_sees_the_old_table_until_the_new_one_is_whole(engine, settings: Settings, store):

@@ -87,6 +87,7 @@ def make_figures(**changes: Any) -> dict[str, Any]:
         "disk": {"free_bytes": 10**10, "reserve_bytes": 10**8},
         "attachments": make_attachments(),
         "airtable": None,
+        "plots": [],
         "findings": [],
     }
     return figures | changes

@@ -10,12 +10,21 @@ import requests
 from pydantic import SecretStr
 
 from twm_pipeline.errors import ConfigError
+from twm_pipeline.mirror.insights import save_plot
 from twm_pipeline.settings import load_settings
-from twm_pipeline.status.guard import require_password
+from twm_pipeline.status.guard import (
+    MOST_GUESSERS,
+    MOST_WRONG,
+    WRONG_SECONDS,
+    Attempts,
+    require_password,
+)
 from twm_pipeline.status.page import mark_commands
+from twm_pipeline.status.plots import PLOTS
 from twm_pipeline_tests.status.conftest import EVIL, SUBJECT
 from twm_pipeline_tests.status.pages import shown
 
+PNG = b"\x89PNG\r\n\x1a\n picture"
 VOID = {"meta", "link", "br", "input", "img"}
 
 
@@ -132,6 +141,23 @@ def test_the_browser_is_told_to_load_nothing_from_elsewhere_and_to_run_nothing_i
         assert "://" not in page.get(f"/static/{name}").text.replace("http://www.w3.org/2000/svg", "")
 
 
+def test_pictures_of_insights_are_shown_with_words_and_hidden_while_there_are_none(filled, engine):
+    with shown(filled) as page:
+        without = page.get().text
+    with engine.begin() as connection:
+        save_plot(connection, "task_flow", PNG)
+        save_plot(connection, "of_tomorrow", PNG)
+    with shown(filled) as page:
+        [image] = Outline(page.get().text).all("img")
+        picture = page.get(str(image["src"]))
+        others = [page.get(f"/plots/{name}.png") for name in ("daily_activity", "of_tomorrow")]
+
+    assert 'id="insights"' not in without
+    assert image["alt"] == PLOTS["task_flow"]
+    assert (picture.content, picture.headers["Content-Type"]) == (PNG, "image/png")
+    assert [answer.status_code for answer in others] == [404, 404]
+
+
 def test_nothing_can_be_changed(page):
     for path in ("/", "/fragment", "/metrics"):
         assert requests.post(page.url + path, timeout=10).status_code == 405
@@ -144,6 +170,54 @@ def test_without_a_password_only_this_machine_s_names_are_answered(page):
         assert "tasks" not in answer.text
     for host in ("localhost:5001", "LOCALHOST", "127.0.0.1", "127.8.8.8:1", "[::1]:5001", "[::1]"):
         assert page.get(headers={"Host": host}).status_code == 200
+
+
+def test_passwords_cannot_be_guessed_at_will(deployment):
+    settings = deployment.model_copy(update={"status_password": SecretStr("right")})
+    with shown(settings) as page:
+        guessed = [page.get("/metrics", auth=("a", f"guess {n}")).status_code for n in range(MOST_WRONG + 1)]
+        right = page.get("/metrics", auth=("a", "right"))
+        asked_first = page.get("/metrics")
+
+    assert guessed == [401] * MOST_WRONG + [429]
+    assert right.status_code == 429
+    assert 0 < int(right.headers["Retry-After"]) <= WRONG_SECONDS
+    assert asked_first.status_code == 401
+
+
+def test_whoever_guessed_too_often_waits_a_minute_and_nobody_else_does():
+    now = [1000.0]
+    attempts = Attempts(clock=lambda: now[0])
+    for _ in range(MOST_WRONG):
+        assert attempts.wait_seconds("192.0.2.1") == 0
+        attempts.note_wrong("192.0.2.1")
+
+    assert attempts.wait_seconds("192.0.2.1") == WRONG_SECONDS
+    assert attempts.wait_seconds("192.0.2.2") == 0
+    now[0] += WRONG_SECONDS - 1
+    assert attempts.wait_seconds("192.0.2.1") == 1
+    now[0] += 1
+    assert attempts.wait_seconds("192.0.2.1") == 0
+
+
+def test_one_network_of_ipv6_is_one_guesser():
+    attempts = Attempts()
+    for number in range(MOST_WRONG):
+        attempts.note_wrong(f"2001:db8:1:2::{number:x}")
+
+    assert attempts.wait_seconds("2001:db8:1:2:ffff::1") > 0
+    assert attempts.wait_seconds("2001:db8:1:3::1") == 0
+
+
+def test_no_more_guessers_are_remembered_than_fit():
+    attempts = Attempts()
+    for _ in range(MOST_WRONG):
+        attempts.note_wrong("192.0.2.1")
+
+    for number in range(MOST_GUESSERS):
+        attempts.note_wrong(f"10.0.{number // 256}.{number % 256}")
+
+    assert len(attempts) == MOST_GUESSERS
 
 
 def test_with_a_password_everybody_who_knows_it_is_let_in_and_nobody_else(deployment):
