@@ -6,7 +6,7 @@ import itertools
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 
 import dagster as dg
 from dagster._core.definitions.freshness import FreshnessState
@@ -45,12 +45,15 @@ def alerts_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason("The definitions are being loaded.")
     now = time.time()
     state = AlertState.from_text(context.cursor)
+    runs = last_runs(context.instance, repository)
     troubles = [
-        *failed_runs(context.instance, repository, known=state.troubles),
+        *failed_runs(context.instance, runs, known=state.troubles),
         *failed_checks(context.instance, repository),
         *stale_assets(context.instance, repository, settings),
     ]
-    state = follow(state, troubles, now=now, uncertain=unanswered_checks(context.instance, repository))
+    silent = {f"run {name}" for name, record in runs.items() if record is None}
+    unanswered = unanswered_checks(context.instance, repository)
+    state = follow(state, troubles, now=now, uncertain=silent | unanswered)
     words = _send(state, settings, now)
     context.update_cursor(state.to_text())
     return dg.SkipReason(
@@ -74,22 +77,27 @@ def _send(state: AlertState, settings: Settings, now: float) -> str:
     return f"{len(lines)} lines were told."
 
 
+def last_runs(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition
+) -> dict[str, dg.RunRecord | None]:
+    """Return for each job its last run that says how it goes; None where none does, or none is kept."""
+    found: dict[str, dg.RunRecord | None] = {}
+    for name in repository.job_names:
+        if not name.startswith("__"):  # materialized by hand: whoever did sees it
+            wanted = dg.RunsFilter(job_name=name, statuses=_TOLD)
+            records = instance.get_run_records(wanted, limit=LATEST_RUNS)
+            found[name] = next(itertools.dropwhile(_says_nothing, records), None)
+    return found
+
+
 def failed_runs(
-    instance: dg.DagsterInstance,
-    repository: dg.RepositoryDefinition,
-    *,
-    known: Container[str],
+    instance: dg.DagsterInstance, runs: Mapping[str, dg.RunRecord | None], *, known: Container[str]
 ) -> Iterator[Trouble]:
     """Return the jobs whose last run failed; one that fails every minute is one trouble."""
-    for name in repository.job_names:
-        if name.startswith("__"):
-            continue  # materialized by hand: whoever did sees it
-        wanted = dg.RunsFilter(job_name=name, statuses=_TOLD)
-        records = instance.get_run_records(wanted, limit=LATEST_RUNS)
-        run = next(itertools.dropwhile(_says_nothing, records), None)
-        if run is None or run.dagster_run.status != dg.DagsterRunStatus.FAILURE:
+    for name, record in runs.items():
+        if record is None or record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
             continue
-        key, run_id = f"run {name}", run.dagster_run.run_id
+        key, run_id = f"run {name}", record.dagster_run.run_id
         why = "" if key in known else f": {_why_failed(instance, run_id)}"
         yield Trouble(key=key, text=f"{name} fails (run {run_id[:8]}){why}")
 

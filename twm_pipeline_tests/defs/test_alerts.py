@@ -117,6 +117,24 @@ def test_a_run_that_fails_again_and_again_is_one_alert_and_its_recovery_another(
     assert over.startswith("OVER after 0 min: teamwork_sync fails")
 
 
+def test_a_failure_whose_run_is_deleted_is_not_over_until_a_run_succeeds(watch):
+    Health.error = AuthenticationError("401 Check the key")
+    watch.run("teamwork_sync")
+    watch.look()
+    for run in watch.instance.get_runs():
+        watch.instance.delete_run(run.run_id)
+
+    after_housekeeping = watch.look(2)
+    watch.run("teamwork_sync")
+    still_failing = watch.look()
+    Health.error = None
+    watch.run("teamwork_sync")
+    [over] = watch.look()
+
+    assert (after_housekeeping, still_failing) == ([], [])
+    assert over.startswith("OVER after 0 min: teamwork_sync fails")
+
+
 def test_an_error_of_a_library_is_told_by_its_class_alone(watch):
     Health.error = ValueError("Dear Clara, the offer is")
 
