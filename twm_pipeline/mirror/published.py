@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from twm_pipeline.mirror.changelog import CHANNEL
 from twm_pipeline.mirror.tables import EMAILS, TASKS
 
 if TYPE_CHECKING:
@@ -175,38 +173,6 @@ def write_again(connection: Connection, base: str, view: str, ids: Sequence[str]
     )
 
 
-def want_check(connection: Connection, base: str, view: str, *, how: str) -> None:
-    """Ask whoever publishes to compare everything, then to look at the base: at a `sample` or the `whole`."""
-    connection.execute(
-        text(
-            "INSERT INTO twm.publications AS p (base, view, check_wanted) VALUES (:base, :view, :how)"
-            " ON CONFLICT (base, view) DO UPDATE SET compared_at = NULL,"
-            " check_wanted = greatest(p.check_wanted, excluded.check_wanted)"
-        ),
-        {"base": base, "view": view, "how": how},
-    )
-    connection.execute(text("SELECT pg_notify(:channel, :view)"), {"channel": CHANNEL, "view": view})
-
-
-def note_sampled(connection: Connection, base: str, view: str, *, cursor: str | None) -> None:
-    """Note that records up to *cursor* were looked at; None: the next sample begins with the first."""
-    connection.execute(
-        text("UPDATE twm.publications SET check_cursor = :cursor WHERE base = :base AND view = :view"),
-        {"base": base, "view": view, "cursor": cursor},
-    )
-
-
-def note_checked(connection: Connection, base: str, view: str, *, how: str, found: Json) -> None:
-    """Store what a look found; more than that may have been asked for meanwhile."""
-    connection.execute(
-        text(
-            "UPDATE twm.publications SET checked_at = now(), check_found = CAST(:found AS jsonb),"
-            " check_wanted = nullif(check_wanted, :how) WHERE base = :base AND view = :view"
-        ),
-        {"base": base, "view": view, "how": how, "found": json.dumps(found)},
-    )
-
-
 def forget_published(connection: Connection, base: str, view: str, ids: Sequence[str]) -> None:
     """Forget rows that are shown no longer and whose record is removed."""
     connection.execute(
@@ -353,41 +319,3 @@ def month_of_calls(connection: Connection, account: str) -> tuple[int, bool]:
         {"account": account},
     ).one_or_none()
     return (row.calls, row.exhausted) if row else (0, False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What the last look at the records of a view found.
-
-    Args:
-        age_seconds: Since then; before the first look since the oldest record was written, None before that.
-        missing: How many records of ours were gone.
-        different: How many showed something else than was published.
-        doubled: Keys that several records have.
-    """
-
-    age_seconds: float | None = None
-    missing: int = 0
-    different: int = 0
-    doubled: tuple[str, ...] = ()
-
-
-def load_look(connection: Connection, base: str, view: str) -> Look:
-    """Return what the last look found, or that there was none."""
-    row = connection.execute(
-        text(
-            "SELECT check_found AS found, extract(epoch FROM now() - coalesce(checked_at, (SELECT"
-            " min(published_at) FROM twm.published WHERE base = :base AND view = :view)))::float8 AS age"
-            " FROM twm.publications WHERE base = :base AND view = :view"
-        ),
-        {"base": base, "view": view},
-    ).one_or_none()
-    if row is None:
-        return Look()
-    found = row.found or {}
-    return Look(
-        age_seconds=row.age,
-        missing=found.get("missing", 0),
-        different=found.get("different", 0),
-        doubled=tuple(found.get("doubled", ())),
-    )

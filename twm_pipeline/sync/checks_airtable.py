@@ -8,7 +8,8 @@ from sqlalchemy import text
 
 from twm_pipeline.airtable.fields import Key
 from twm_pipeline.mirror.findings import Finding, Verdict
-from twm_pipeline.mirror.published import count_published, load_look, month_of_calls
+from twm_pipeline.mirror.looks import load_look
+from twm_pipeline.mirror.published import count_published, month_of_calls
 from twm_pipeline.sync.publish_check import SHOWN_KEYS
 
 if TYPE_CHECKING:

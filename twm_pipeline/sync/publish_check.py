@@ -16,16 +16,14 @@ from zoneinfo import ZoneInfo
 
 from twm_pipeline.airtable.cells import Cell, Cells, digest, is_empty, to_cells
 from twm_pipeline.errors import AccessError, ConfigError, SchemaChangedError
+from twm_pipeline.mirror.looks import note_checked, note_sampled, want_check
 from twm_pipeline.mirror.published import (
     Published,
     count_rows,
     load_publication,
     next_published,
-    note_checked,
-    note_sampled,
     published_by_record,
     rows_of_view,
-    want_check,
     write_again,
 )
 
