@@ -171,4 +171,4 @@ def redact(message: str, *, cells: Iterable[str], names: Collection[str]) -> str
         {it for it in cells if len(it) >= LEAST_CELL and it not in names}, key=len, reverse=True
     ):
         message = message.replace(cell, HIDDEN)
-    return ADDRESS.sub(HIDDEN, message[:LONGEST_WORDS])[:MOST_WORDS]
+    return ADDRESS.sub(HIDDEN, message)[:MOST_WORDS]

@@ -146,7 +146,6 @@ def test_no_cell_comes_back_in_words(cell, before, after):
 HOSTILE = {
     "a message": {"type": "INVALID_VALUE", "message": "a" * 5_000_000},
     "a type": "a" * 5_000_000,
-    "words made longer by what hides them": {"type": "INVALID_VALUE", "message": "oat " * 400},
 }
 
 
@@ -160,9 +159,7 @@ def test_no_endless_text_is_searched_for_addresses(error, monkeypatch):
             return ADDRESS.sub(shown, text[:LONGEST_WORDS])
 
     monkeypatch.setattr(refusals, "ADDRESS", Counting())
-    cells = [{"fields": {"fldl5tWNTryykjryx": "oat"}}]
-
-    text = str(refused(422, json.dumps({"error": error}).encode(), asked(body={"records": cells})))
+    text = str(refused(422, json.dumps({"error": error}).encode()))
 
     assert HIDDEN in text
     assert len(text) < 2 * MOST_WORDS
