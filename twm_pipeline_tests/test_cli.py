@@ -517,6 +517,19 @@ def test_a_sandbox_is_the_same_account_after_a_restart(tmp_path: Path):
     assert remembered_place(settings) == remembered_place(settings)
 
 
+def test_where_the_sandbox_is_can_be_read_while_it_is_written(settings):
+    file = settings.twm_data_dir / "sandbox" / "sandbox.json"
+    remembered_place(settings)
+    older = {"port": 4711, "anchor": "2026-01-01T00:00:00+00:00"}
+    file.write_text(json.dumps(older))
+    file.with_name("being-read.json").hardlink_to(file)
+
+    place = remembered_place(settings)
+
+    assert json.loads(file.read_text()) == place
+    assert json.loads(file.with_name("being-read.json").read_text()) == older
+
+
 def test_a_sandbox_of_an_older_version_gets_a_receiver_and_stays_as_it_is(tmp_path: Path):
     settings = load_settings(twm_data_dir=tmp_path)
     (tmp_path / "sandbox").mkdir()

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from twm_pipeline.cli import processes
+from twm_pipeline.db.cluster import write_private
 from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.records import Json
 from twm_pipeline.sandbox import AIRTABLE_BASE_ID, AIRTABLE_TOKEN, MISSIVE_TOKEN, TEAMWORK_KEY
@@ -112,7 +113,7 @@ def remembered_place(settings: Settings) -> Json:
     place = {"status_port": _free_port(besides={place["port"], place["receiver_port"]}), **place}
     if place != known:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(place))
+        write_private(path, json.dumps(place))
     return place
 
 
