@@ -11,15 +11,18 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Self
 
 import psycopg2
+from dagster import AssetCheckKey
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.execution.compute_logs import redirect_stream
+from dagster._core.loader import LoadingContext
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
@@ -34,6 +37,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from twm_pipeline.db import dagster_url
 from twm_pipeline.settings import load_settings
+
+_Answers = Mapping[AssetCheckKey, AssetCheckExecutionRecord]
 
 STORAGE_LOCK = 74_770_004
 LOOKED_FOR = ("runs", "instance_info", "event_logs", "jobs")
@@ -79,7 +84,23 @@ class TwmStorage(_PlacedBySettings, DagsterPostgresStorage):
             part._engine = engine  # noqa: SLF001 - it offers no other way
             for question in SETTLED & set(dir(part)):
                 setattr(part, question, _once_true(getattr(part, question)))
+        events = storage._event_log_storage
+        events.get_latest_asset_check_execution_by_key = _until_the_next(  # type: ignore[method-assign]  # as above
+            events.get_latest_asset_check_execution_by_key
+        )
         return storage
+
+
+class _Answer(AssetCheckExecutionRecord):
+    """The last answer of a check, shown until there is a next one.
+
+    Dagster's UI calls a check "not evaluated" as soon as its asset was materialized again. Here that is once
+    a minute, so a check that failed would be seen for a minute an hour.
+    """
+
+    async def targets_latest_materialization(self, loading_context: LoadingContext) -> bool:  # noqa: ARG002
+        """Return that it counts."""
+        return True
 
 
 class TwmComputeLogManager(_PlacedBySettings, LocalComputeLogManager):
@@ -149,6 +170,16 @@ def _once_true(ask: Callable[..., bool]) -> Callable[..., bool]:
             return False
         settled.add(about)
         return True
+
+    return answer
+
+
+def _until_the_next(ask: Callable[..., _Answers]) -> Callable[..., _Answers]:
+    """Return *ask*, whose answers of checks are shown until the next ones."""
+
+    def answer(*given: object, **options: object) -> _Answers:
+        found = ask(*given, **options)
+        return {key: _Answer(**record._asdict()) for key, record in found.items()}
 
     return answer
 

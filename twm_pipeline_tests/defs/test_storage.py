@@ -1,3 +1,4 @@
+import asyncio
 import json
 import shutil
 import signal
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.loader import LoadingContextForTest
 from dagster._serdes import serialize_value
 from sqlalchemy import URL
 
@@ -147,6 +149,21 @@ def sessions(url: URL) -> list[int]:
     )
     with psycopg.connect(words(url)) as connection:
         return [row[0] for row in connection.execute(query)]
+
+
+def test_the_answer_of_a_check_is_shown_until_the_next_one(instance):
+    @dg.asset_check(asset=greeting)
+    def is_polite() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False)
+
+    dg.materialize([greeting, is_polite], instance=instance)
+    dg.materialize([greeting], instance=instance)
+
+    [answer] = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [is_polite.check_key]
+    ).values()
+    assert not answer.evaluation.passed
+    assert asyncio.run(answer.targets_latest_materialization(LoadingContextForTest(instance)))
 
 
 def test_events_reach_a_watcher(instance, home):
