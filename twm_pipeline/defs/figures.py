@@ -52,12 +52,12 @@ class Figures:
 
     def materialization(self, stream: str, interval: Interval) -> dg.AssetMaterialization:
         """Return the event for what happened to *stream* so far."""
+        told = f"; deliveries applied: {interval.deliveries}" if interval.deliveries else ""
         return dg.AssetMaterialization(
             asset_key=[self.source, stream],
             description=(
                 f"{stream}: {interval.fetched} rows fetched, {interval.written} written,"
-                f" {interval.deleted} deleted, {interval.set_aside} set aside;"
-                f" {interval.deliveries} deliveries applied"
+                f" {interval.deleted} deleted, {interval.set_aside} set aside{told}"
             ),
             metadata=self.metadata(stream, interval),
         )

@@ -155,7 +155,7 @@ def find_set_aside(connection: Connection, source: str, stream: str) -> Finding:
         asset=(source, stream),
         check="nothing_is_set_aside",
         verdict="warning" if total else "ok",
-        text=f"{total:,} records set aside ({reasons}): twm queue list"
+        text=f"{total:,} {'record is' if total == 1 else 'records are'} set aside ({reasons}): twm queue list"
         if total
         else "no record is set aside",
         figures={"set_aside": total},

@@ -173,7 +173,9 @@ def test_a_storm_is_one_window_per_source_and_not_a_run_per_event(deployment):
     assert "In progress (2)" in overview
     shown = set(re.findall(r'href="/runs/([0-9a-f-]{36})"', overview))
     assert len(shown - {run_id for _, run_id in runs}) <= HOOK_CHECKS
+    assert overview.count("twm/trigger: s") >= len(SOURCES)  # a schedule, or a sensor
     assert "rows fetched" in history
+    assert "deliveries_applied" in history
     for path in (("teamwork", "tasks"), ("missive", "conversations"), ("missive", "emails")):
         during = [moment for moment in deployment.materialized_at(*path) if moment > began]
         assert 3 <= len(during) <= seconds / LOG_SECONDS + 2
