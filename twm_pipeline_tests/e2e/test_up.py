@@ -29,7 +29,8 @@ from twm_pipeline.settings import INHERITED, PROJECT_DIR, Settings, environment_
 from twm_pipeline.sources.missive_hooks import API_EVENTS
 from twm_pipeline.sources.teamwork_hooks import EVENTS
 
-UP_SECONDS = 90
+UP_SECONDS = 200
+"""No test measures this: on a busy machine a start takes minutes."""
 
 Found = TypeVar("Found")
 
@@ -280,7 +281,9 @@ def ask(port: int, server: subprocess.Popen[Any], query: str, **variables: Any) 
                 return dict(json.load(answer)["data"])
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.3)
-    pytest.fail("Dagster's webserver does not answer")
+    pytest.fail(
+        f"Dagster's webserver does not answer; the process ended with {server.poll()} (None: it runs)"
+    )
 
 
 def opened_window(port: int, server: subprocess.Popen[Any], source: str) -> str:
@@ -305,7 +308,7 @@ def wait_until(condition: Callable[[], Found | None], process: subprocess.Popen[
         if found := condition():
             return found
         time.sleep(0.1)
-    pytest.fail("it did not come about")
+    pytest.fail(f"it did not come about; the process ended with {process.poll()} (None: it runs)")
 
 
 def wait_for(port: int, server: subprocess.Popen[Any], run_id: str, status: str) -> None:
