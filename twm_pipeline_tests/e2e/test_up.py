@@ -308,7 +308,7 @@ def wait_until(condition: Callable[[], Found | None], process: subprocess.Popen[
         if found := condition():
             return found
         time.sleep(0.1)
-    pytest.fail(f"it did not come about; the process ended with {process.poll()} (None: it runs)")
+    pytest.fail(f"it did not come about; the process ended with {process.poll()}")
 
 
 def wait_for(port: int, server: subprocess.Popen[Any], run_id: str, status: str) -> None:
