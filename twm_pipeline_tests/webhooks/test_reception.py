@@ -200,7 +200,7 @@ def test_a_sandbox_that_was_started_anew_gets_its_hooks_again(configured, engine
 
         register_hooks(moved, simulated=True)
 
-        assert len(other.control.hooks()) == 28
+        assert len(other.control.hooks()) == 36
         with engine.connect() as connection:
             stored = {
                 row.hook_id for source in ("teamwork", "missive") for row in load_hooks(connection, source)
