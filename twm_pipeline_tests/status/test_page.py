@@ -198,6 +198,9 @@ def test_whoever_guessed_too_often_waits_a_minute_and_nobody_else_does():
     assert attempts.wait_seconds("192.0.2.1") == 1
     now[0] += 1
     assert attempts.wait_seconds("192.0.2.1") == 0
+    for _ in range(MOST_WRONG):
+        attempts.note_wrong("192.0.2.1")
+    assert attempts.wait_seconds("192.0.2.1") == WRONG_SECONDS
 
 
 def test_one_network_of_ipv6_is_one_guesser():
