@@ -31,6 +31,7 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 
 NAMESPACE = uuid.UUID("b2f8f0a4-6c1d-5b3e-9a57-3d1f0c6e8a21")
+FIRST_TASK_COMMENT = 6_000_001
 FIRST_TASK, FIRST_PERSON, FIRST_PROJECT, FIRST_LIST, FIRST_TAG = 1_000_001, 300_001, 500_001, 700_001, 900_001
 OWNER, COMPANY = 300_000, 200_001
 UNDATED = 1_600_000_000
@@ -310,6 +311,25 @@ class Tasks:
         tags = ((key, {"name": clean(name), "project_id": None}) for name, key in self.tags.items())
         compare_all(mirror, findings, "teamwork.tags", "tag", tags)
         compare_all(mirror, findings, "teamwork.companies", "company", [(COMPANY, {"name": "Archive"})])
+        compare_all(mirror, findings, "teamwork.task_comments", "task comment", self._comments())
+
+    def _comments(self) -> Iterator[tuple[int, Row]]:
+        """Yield the comments in the order of the file, numbered through."""
+        comments = ((line, row) for line, rows in self.commented for row in rows)
+        for number, (line, row) in enumerate(comments):
+            yield (
+                FIRST_TASK_COMMENT + number,
+                {
+                    "body": clean(row["body"]),
+                    "object_type": "tasks",
+                    "task_id": FIRST_TASK + line,
+                    "author_id": self._person(row["author"]),
+                    "created_at": from_iso(row["created_at"]),
+                    "deleted": False,
+                    "inaccessible": False,
+                    "missing_since": None,
+                },
+            )
 
 
 @dataclass
