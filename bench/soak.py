@@ -36,6 +36,8 @@ SLOW_FAULTS = ("429", "stall")
 AIRTABLE_FAULTS = ("500", "503", "html_502", "reset", "reset_midway", "truncated")
 KILLED_SHARE = 0.6
 LONGEST_LIFE_SECONDS = 2.5
+LONGEST_WAIT_SECONDS = 300.0
+"""Longer than the waits of a delivery that fails twice (SPOOL_RETRY_SECONDS, doubled)."""
 PAUSE = threading.Event()  # never set: only its timeout is used
 SHOWN = 20
 
@@ -71,6 +73,7 @@ class Soak:
         self.control.clear_faults()
         deliver(self.world)
         self.world.settle()
+        self._apply_what_waits()
         found = self.world.differences()
         if waiting(self.world):
             found.append(f"{waiting(self.world)} deliveries wait")
@@ -82,6 +85,13 @@ class Soak:
         self.done["requests"] = self.control.request_count()
         self.done["deliveries"] = len(self.control.deliveries())
         return found
+
+    def _apply_what_waits(self) -> None:
+        """Drain until nothing waits: an object that a fault met is tried again later."""
+        until = time.monotonic() + LONGEST_WAIT_SECONDS
+        while waiting(self.world) and time.monotonic() < until:
+            drain(self.world)
+            PAUSE.wait(1)
 
     def _rare_change(self) -> None:
         """Do something that no storm does; what is impossible just now is left out."""

@@ -13,13 +13,18 @@ from twm_pipeline.records import (
     Conversation,
     Email,
     Hint,
+    MissiveTeam,
+    MissiveUser,
     Person,
     Project,
     Record,
+    SharedLabel,
     Tag,
     Task,
+    TaskComment,
     Tasklist,
     Team,
+    TimeEntry,
     digest,
     to_json,
 )
@@ -46,6 +51,7 @@ _LISTS = frozenset(
         "bcc_addresses",
         "bcc_names",
         "reply_to_addresses",
+        "shared_with_user_ids",
     }
 )
 _OF_EVERY_RECORD = {"version_at": None, "deleted": False, "deleted_at": None}
@@ -114,6 +120,28 @@ def make_email(**values: Any) -> Email:
 
 def make_comment(**values: Any) -> Comment:
     return _make(Comment, {"id": "k1", "conversation_id": "c1", "body": "Call them"} | values)
+
+
+def make_time_entry(**values: Any) -> TimeEntry:
+    return _make(TimeEntry, {"id": 801, "minutes": 30, "task_id": 1, "person_id": 301} | values)
+
+
+def make_task_comment(**values: Any) -> TaskComment:
+    return _make(
+        TaskComment, {"id": 601, "body": "Done by noon", "object_type": "tasks", "task_id": 1} | values
+    )
+
+
+def make_shared_label(**values: Any) -> SharedLabel:
+    return _make(SharedLabel, {"id": "l1", "name": "Customer"} | values)
+
+
+def make_missive_user(**values: Any) -> MissiveUser:
+    return _make(MissiveUser, {"id": "u1", "name": "Mara Holt"} | values)
+
+
+def make_missive_team(**values: Any) -> MissiveTeam:
+    return _make(MissiveTeam, {"id": "t1", "name": "Support"} | values)
 
 
 def seen(record: Record, seq: int) -> Observed:

@@ -59,7 +59,7 @@ def test_a_window_that_fails_says_why_and_is_followed_later(read):
 
     assert not result.success
     assert "would be free" in read.lines(result)
-    assert "failed, the last of 1" in str(sensor(read).skip_message)
+    assert "failed (StoreUnavailableError), the last of 1" in str(sensor(read).skip_message)
 
 
 def test_downloading_can_be_switched_off(read):

@@ -22,12 +22,17 @@ from twm_pipeline_tests.factories import (
     make_company,
     make_conversation,
     make_email,
+    make_missive_team,
+    make_missive_user,
     make_person,
     make_project,
+    make_shared_label,
     make_tag,
     make_task,
+    make_task_comment,
     make_tasklist,
     make_team,
+    make_time_entry,
     seen,
 )
 from twm_pipeline_tests.mirror.locks import wait_for_a_lock
@@ -44,6 +49,11 @@ RECORDS = {
     "missive.conversations": make_conversation,
     "missive.emails": make_email,
     "missive.comments": make_comment,
+    "teamwork.time_entries": make_time_entry,
+    "teamwork.task_comments": make_task_comment,
+    "missive.shared_labels": make_shared_label,
+    "missive.users": make_missive_user,
+    "missive.teams": make_missive_team,
 }
 
 

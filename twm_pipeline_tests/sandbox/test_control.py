@@ -245,7 +245,7 @@ def test_the_truth_is_the_same_here_and_over_http(box: Sandbox) -> None:
     assert [row["kind"] for row in box.truth()] == [row["kind"] for row in box.control.truth()]
     assert {row["kind"] for row in box.truth()} == {
         *("task", "project", "tasklist", "person", "tag", "company", "team", "task_comment", "timelog"),
-        *("conversation", "message", "comment", "user", "label"),
+        *("conversation", "message", "comment", "user", "label", "missive_team"),
     }
 
 
