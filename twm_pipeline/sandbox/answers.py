@@ -75,6 +75,7 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     # Missive: drafts.
     "missive.draft_bumps_activity": (False, True),
     "missive.draft_bodies": ("alone", "listed"),
+    "missive.undated_drafts": ("by_creation", "first", "last"),
     "missive.sent_draft_keeps_id": (True, False),
     # Missive: reading several messages, guests, attachments.
     "missive.max_message_ids": (10, 50, 2),

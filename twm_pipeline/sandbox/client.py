@@ -327,9 +327,13 @@ class SandboxControl(AirtableControl):
         result: Ids = self.do("reply", conversation_id=conversation_id, body=body)
         return result
 
-    def write_draft(self, conversation_id: str, body: str = "<p>Dear all</p>") -> str:
-        """Begin an answer without sending it and return its id."""
-        return str(self.do("write_draft", conversation_id=conversation_id, body=body))
+    def write_draft(
+        self, conversation_id: str, body: str = "<p>Dear all</p>", *, delivered_at: int | None = None
+    ) -> str:
+        """Begin an answer without sending it and return its id; *delivered_at* is the draft's own."""
+        return str(
+            self.do("write_draft", conversation_id=conversation_id, body=body, delivered_at=delivered_at)
+        )
 
     def edit_draft(self, message_id: str, body: str) -> None:
         """Go on writing a draft."""

@@ -11,13 +11,18 @@ import orjson
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>%s</title></head><body><h1>%s</h1></body></html>"
 REFUSED = "403"
-"""What a plan or a role does not allow: no fault of the moment, so it is none of `FAULT_KINDS`."""
+"""What a plan or a role does not allow."""
+LASTING = (REFUSED, "404", "422", "no_list")
+"""No faults of the moment, so they are none of `FAULT_KINDS`: an object is answered like this for ever."""
 REPLACED: dict[str, tuple[int, str, bytes]] = {
     REFUSED: (
         403,
         "application/json",
         b'{"errors":[{"title":"unexpected error","detail":"403: Forbidden"}]}',
     ),
+    "404": (404, "application/json", b'{"error":{"message":"Not found"}}'),
+    "422": (422, "application/json", b'{"error":{"message":"Validation failed"}}'),
+    "no_list": (200, "application/json", b"{}"),
     "429": (429, "application/json", b""),
     "500": (500, "application/json", b'{"error":"internal"}'),
     "502": (502, "application/json", b'{"error":"bad gateway"}'),
@@ -29,7 +34,7 @@ REPLACED: dict[str, tuple[int, str, bytes]] = {
 }
 LIST_KINDS = ("repeated_page", "missing_included", "future_row", "empty_page", "malformed_row")
 FAULT_KINDS = (
-    *(kind for kind in REPLACED if kind != REFUSED),
+    *(kind for kind in REPLACED if kind not in LASTING),
     "reset_midway",
     "stall",
     "truncated",
@@ -46,7 +51,7 @@ class Fault:
 
     Attributes:
         vendor: `teamwork`, `missive` or `airtable`.
-        kind: One of `FAULT_KINDS`.
+        kind: One of `FAULT_KINDS` or `LASTING`.
         count: Times it shows; None for ever.
         probability: Share of matching requests it shows on.
         path: Regular expression found in the path below the vendor's base; None for all.
@@ -70,7 +75,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         """Refuse what does not exist."""
-        if self.kind not in (*FAULT_KINDS, REFUSED):
+        if self.kind not in (*FAULT_KINDS, *LASTING):
             raise ValueError(f"unknown fault {self.kind!r}; known: {FAULT_KINDS}")
         if self.vendor not in ("teamwork", "missive", "airtable"):
             raise ValueError(f"unknown vendor {self.vendor!r}")

@@ -322,10 +322,28 @@ class Missive(Vendor):
         mails, refused = self._children(
             request, "drafts", lambda item: [mail for mail in item.messages if mail.draft]
         )
-        page = [] if refused else self._until_page(request, mails, delivered)
+        page = [] if refused else self._drafts_page(request, mails)
         listed = self.answers["missive.draft_bodies"] == "listed"
         rows = [self.message_row(mail) | ({"body": mail.body} if listed else {}) for mail in page]
         return refused or JSON({"drafts": rows})
+
+    def _drafts_page(self, request: Request, drafts: list[Mail]) -> list[Mail]:
+        """Return one page; the undated ones may stand first or last, and come whatever `until` says."""
+        place = self.answers["missive.undated_drafts"]
+        if place == "by_creation":
+            return self._until_page(request, drafts, delivered)
+        undated = [mail for mail in drafts if mail.delivered_at is None]
+        until = optional_number(request, "until")
+        inclusive = self.answers["missive.until_inclusive"]
+        dated = sorted(
+            (mail for mail in drafts if mail.delivered_at is not None), key=delivered, reverse=True
+        )
+        if until is not None:
+            dated = [
+                mail for mail in dated if delivered(mail) < until or (inclusive and delivered(mail) == until)
+            ]
+        ordered = undated + dated if place == "first" else dated + undated
+        return ordered[: self._limit(request, (SMALL_PAGE, SMALL_PAGE))]
 
     def _comments_of(self, request: Request) -> Response:
         notes, refused = self._children(request, "comments", lambda item: item.notes)

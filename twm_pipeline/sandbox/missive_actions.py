@@ -143,12 +143,14 @@ class MissiveActions:
         self._bump(item, "draft" if draft else None)
         return mail
 
-    def write_draft(self, *, conversation_id: str, body: str = "<p>Dear all</p>") -> str:
-        """Begin an answer without sending it and return its id."""
+    def write_draft(
+        self, *, conversation_id: str, body: str = "<p>Dear all</p>", delivered_at: int | None = None
+    ) -> str:
+        """Begin an answer without sending it, or one to be sent later, and return its id."""
         me, item = self.account.me, self._get(conversation_id)
         sender = {"name": me.name, "address": me.email}
         draft = self._add_mail(item, subject=item.subject, body=body, sender=sender, draft=True)
-        draft.author_id = me.id
+        draft.author_id, draft.delivered_at = me.id, delivered_at
         return draft.id
 
     def edit_draft(self, *, message_id: str, body: str) -> None:

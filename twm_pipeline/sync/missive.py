@@ -49,6 +49,7 @@ from twm_pipeline.sync.directories import is_due
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.missive_children import ChildReader, Due
 from twm_pipeline.sync.missive_directories import DirectoryReader
+from twm_pipeline.sync.missive_drafts import drafts_key
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
 from twm_pipeline.sync.walks import walk_down
 
@@ -383,8 +384,13 @@ class MissivePass:
         for stream in filter(self.options.wants, ("emails", "comments")):
             readable = [due.id for due in batch if (stream, due.id) not in denied]
             resolve_set_aside(connection, "missive", stream, readable)
+        self._note_drafts_read(connection, batch)
         for problem in denied.values():
             self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
+
+    def _note_drafts_read(self, connection: Connection, batch: Iterable[Due]) -> None:
+        readable = [drafts_key(due.id) for due in batch if due.drafts_read]
+        resolve_set_aside(connection, "missive", "emails", readable)
 
     def _mark_absent(self, connection: Connection, due: Due) -> None:
         """Note messages and comments that a list read to its end no longer holds."""
@@ -434,16 +440,14 @@ class MissivePass:
             self.children.read_drafts(due, fresh=True)
         except (AccessError, NotFoundError):
             return  # a conversation that is gone takes them with it
-        except RECORD_FAULTS as error:
-            problem = SetAside(stream="conversations", object_id=due.id, reason=str(error))
-            self.children.set_aside_if_alone(problem, error)
-            return
         emails, problems, cleaned = self.children.read_bodies([due], fresh=True)
         with self.work.commit() as connection:
             counts = self.work.store(connection, EMAILS, emails, [*problems, *due.unusable], cleaned=cleaned)
             if not self.scope.shows_everything and counts.written_ids:
                 apply_scope(connection, "missive", self.scope, ids=counts.written_ids)
             self._mark_absent(connection, due)
+            self._note_drafts_read(connection, [due])
+            self.work.report.of("emails").set_aside += set_aside(connection, "missive", due.denied)
 
     # -- single conversations --------------------------------------------------------------------------------
 
@@ -472,12 +476,14 @@ class MissivePass:
                     self.work.report.of("conversations").set_aside += set_aside(
                         connection, "missive", [problem]
                     )
+                    _forget_lists(connection, conversation_id)
                 continue
             merged = row.get("id") != conversation_id
             if merged:
                 with self.work.commit() as connection:
                     store.merge(connection, conversation_id, str(row["id"]), seq=reply.seq, at=reply.date)
                     resolve_set_aside(connection, "missive", "conversations", [conversation_id])
+                    _forget_lists(connection, conversation_id)
             due |= {
                 item.id: item for item in self._settle([row], reply, complete=complete or merged, force=force)
             }
@@ -494,6 +500,7 @@ class MissivePass:
             seq = self.work.session.last_seq
             mark_missing(connection, CONVERSATIONS, [conversation_id], seq=seq, at=at)
             resolve_set_aside(connection, "missive", "conversations", [conversation_id])
+            _forget_lists(connection, conversation_id)
 
     def _retry(self) -> None:
         """Try set-aside objects and unread conversations again, and look again at what was missing."""
@@ -512,6 +519,8 @@ class MissivePass:
             except RECORD_FAULTS as error:
                 problem = SetAside(stream="conversations", object_id=conversation_id, reason=str(error))
                 self.children.set_aside_if_alone(problem, error)
+                with self.work.commit() as connection:
+                    _forget_lists(connection, conversation_id)
         self.refresh(again)
         if again:
             with self.work.commit() as connection:
@@ -598,6 +607,12 @@ class MissivePass:
                 main = checkpoint.last_event_time
         self.work.report.of("conversations").checkpoint_after = main
         self.work.note_lag("conversations", main)
+
+
+def _forget_lists(connection: Connection, conversation_id: str) -> None:
+    """Forget that lists of a conversation are set aside: it is gone, or is tried again as a whole."""
+    resolve_set_aside(connection, "missive", "emails", [conversation_id, drafts_key(conversation_id)])
+    resolve_set_aside(connection, "missive", "comments", [conversation_id])
 
 
 def _is_due(row: Json, known: store.ReadState | None) -> bool:

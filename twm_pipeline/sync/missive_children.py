@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from twm_pipeline.errors import AccessError
+from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside
+from twm_pipeline.mirror.checkpoints import SetAside, set_aside, waiting_set_aside
 from twm_pipeline.mirror.tables import COMMENTS
 from twm_pipeline.records import Json
 from twm_pipeline.sources.missive import (
@@ -25,6 +25,7 @@ from twm_pipeline.sources.missive import (
     stub_digest,
 )
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, unusable_row
+from twm_pipeline.sync.missive_drafts import drafts_key, unread_drafts, walk_drafts
 from twm_pipeline.sync.walks import walk_down
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class Due:
         known_drafts: Stored ones, as `known_messages`.
         draft_ids: Those of `stubs` that are drafts.
         listed: The answer that began each list: what it does not hold was gone by then.
-        denied: Lists that may not be read (403), by the stream of their rows.
+        denied: Lists that cannot be read alone: messages and comments on a 403, drafts on any fault.
+        drafts_wait: Whether its drafts are set aside and their next attempt has not come.
+        drafts_read: Whether its drafts are known now, were it that there are none.
     """
 
     row: Json
@@ -74,6 +77,8 @@ class Due:
     absent_drafts: list[str] = field(default_factory=list)
     listed: dict[Children, Reply] = field(default_factory=dict)
     denied: list[SetAside] = field(default_factory=list)
+    drafts_wait: bool = False
+    drafts_read: bool = False
 
     @property
     def id(self) -> str:
@@ -105,6 +110,10 @@ class ChildReader:
                 by_id[parent].known_drafts[message_id] = stub_hash
             for parent, comment_id in store.known_children(connection, COMMENTS, list(by_id)):
                 by_id[parent].known_comments.add(comment_id)
+            keys = map(drafts_key, by_id)
+            waiting = waiting_set_aside(connection, "missive", "emails", keys)
+        for due in by_id.values():
+            due.drafts_wait = drafts_key(due.id) in waiting
 
     def read_lists(self, due: Due, *, fresh: bool) -> None:
         """Read the lists of messages and comments as far down as something may be new.
@@ -115,20 +124,23 @@ class ChildReader:
         if self.options.wants("emails"):
             with _noting_denial(due, "emails"):
                 self._read_messages(due, due.known_messages, fresh=fresh)
-                if due.known_drafts or due.row.get("drafts_count"):
-                    self.read_drafts(due, fresh=fresh)
+                self.read_drafts(due, fresh=fresh)
         if self.options.wants("comments"):
             with _noting_denial(due, "comments"):
                 self._read_comments(due, due.known_comments, fresh=fresh)
 
     def set_aside_if_alone(self, problem: SetAside, error: Exception) -> None:
         """Set one object aside when the vendor answers everything else; else this is an outage: raise."""
+        self._raise_outage(error)
+        with self.work.commit() as connection:
+            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
+
+    def _raise_outage(self, error: Exception) -> None:
+        """Raise *error* unless the vendor answers another request."""
         try:
             self.api.fetch_conversations("all")
         except RECORD_FAULTS:
             raise error from None
-        with self.work.commit() as connection:
-            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
 
     def _read_messages(self, due: Due, known: dict[str, bytes | None], *, fresh: bool) -> None:
         """Collect message rows; where the list ends before the count, it is read until two reads agree."""
@@ -171,23 +183,50 @@ class ChildReader:
         return found, ended
 
     def read_drafts(self, due: Due, *, fresh: bool) -> None:
-        """Collect drafts: all of them, for nothing but their list tells of a change of one.
+        """Collect drafts if there are any; where their list cannot be read, they alone are set aside.
 
         Raises:
-            NotFoundError: If the conversation is gone, or its owner is only a guest of it.
+            NotFoundError: If the conversation is gone.
         """
+        if due.drafts_wait and not due.complete:
+            return
+        try:
+            if due.known_drafts or due.row.get("drafts_count"):
+                self._read_drafts(due, fresh=fresh)
+            due.drafts_read = True
+        except (AccessError, NotFoundError, *RECORD_FAULTS) as error:
+            if self._are_drafts_hidden(due, error):
+                due.denied.append(unread_drafts(due.id, error))
+
+    def _are_drafts_hidden(self, due: Due, error: Exception) -> bool:
+        """Return whether drafts are to be expected that cannot be read; a guest sees none."""
+        row = due.row
+        if isinstance(error, NotFoundError):
+            row, _ = self.api.fetch_conversation(due.id)
+        elif not isinstance(error, AccessError):
+            self._raise_outage(error)
+        return "users" in row or "last_activity_at" not in row
+
+    def _read_drafts(self, due: Due, *, fresh: bool) -> None:
+        """Collect all drafts, for nothing but their list tells of a change of one."""
+        count = due.row.get("drafts_count")
+        first = self._first_of(due, "drafts", fresh=fresh, expects=bool(count))
         found: set[str] = set()
-        for page in self._children(due, "drafts", fresh=fresh, expects=bool(due.row.get("drafts_count"))):
+        is_whole = len(first.rows) < first.limit
+        for page in walk_drafts(self._going_on(due, "drafts", first, fresh=fresh), count=count):
+            self.work.note_reply(page.reply)
             for row in page.rows:
                 draft_id = row.get("id")
                 if not isinstance(draft_id, str) or not draft_id:
                     due.unusable.append(unusable_row("emails", row, "a listed draft has no id"))
+                    is_whole, count = False, None
                     continue
                 found.add(draft_id)
                 due.draft_ids.add(draft_id)
                 if due.known_drafts.get(draft_id) != stub_digest(row):
                     due.stubs[draft_id] = (row, page.reply)
-        due.absent_drafts = [item for item in due.known_drafts if item not in found]
+        if is_whole or len(found) == count:
+            due.absent_drafts = [item for item in due.known_drafts if item not in found]
 
     def _read_comments(self, due: Due, known: set[str], *, fresh: bool) -> None:
         """Collect comments from the newest down to one that is known."""
@@ -203,13 +242,27 @@ class ChildReader:
             due.absent_comments = [item for item in known if item not in found]
 
     def _children(self, due: Due, kind: Children, *, fresh: bool, expects: bool) -> Iterable[Page]:
-        """Yield the pages of a list; an empty one where rows are expected is asked for again."""
+        """Yield the pages of a list."""
+        first = self._first_of(due, kind, fresh=fresh, expects=expects)
+        fetch = self._going_on(due, kind, first, fresh=fresh)
+        for step in walk_down(fetch, time_of=lambda row: child_time(row, kind)):
+            self.work.note_reply(step.page.reply)
+            yield step.page
+
+    def _first_of(self, due: Due, kind: Children, *, fresh: bool, expects: bool) -> Page:
+        """Return the first page of a list; an empty one where rows are expected is asked for again."""
         first = self.api.fetch_children(due.id, kind, fresh=fresh)
         for _ in range(EMPTY_READS if expects else 0):
             if first.rows:
                 break
             first = self.api.fetch_children(due.id, kind, fresh=fresh)
         due.listed[kind] = first.reply
+        return first
+
+    def _going_on(
+        self, due: Due, kind: Children, first: Page, *, fresh: bool
+    ) -> Callable[[int | None], Page]:
+        """Return what fetches the pages of a list of which the first is there."""
         asked = [first]
 
         def fetch(until: int | None) -> Page:
@@ -219,9 +272,7 @@ class ChildReader:
                 else self.api.fetch_children(due.id, kind, until=until, fresh=fresh)
             )
 
-        for step in walk_down(fetch, time_of=lambda row: child_time(row, kind)):
-            self.work.note_reply(step.page.reply)
-            yield step.page
+        return fetch
 
     def read_bodies(self, batch: list[Due], *, fresh: bool) -> tuple[list[Observed], list[SetAside], int]:
         """Read the full messages that a batch of conversations needs, ten a call, and parse them."""

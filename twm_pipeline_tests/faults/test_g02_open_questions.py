@@ -35,6 +35,7 @@ QUESTIONS = {
         "all_includes_junked",
         "all_includes_closed",
     ),
+    "Missive: where do drafts without a date stand?": ("undated_drafts",),
     "Missive: what moves last_activity_at?": (
         "label_bumps_activity",
         "assign_bumps_activity",

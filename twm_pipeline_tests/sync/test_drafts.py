@@ -125,3 +125,118 @@ def test_an_empty_answer_takes_no_draft_away(synced):
         synced.sync("missive")
 
     assert not shown(synced, draft).deleted
+
+
+@pytest.mark.parametrize(("undated", "inclusive"), [("by_creation", False), ("first", True), ("last", False)])
+def test_more_drafts_than_a_page_holds_come_wherever_undated_ones_stand(synced, undated, inclusive):
+    synced.control.set_answer("missive.undated_drafts", undated)
+    synced.control.set_answer("missive.until_inclusive", inclusive)
+    conversation = synced.scalar(SETTLED)
+    now = synced.control.advance(0)
+    for number in range(13):
+        synced.control.write_draft(conversation, delivered_at=now - 60 * number if number % 2 else None)
+        synced.control.advance(1)
+    synced.control.reply(conversation)
+
+    synced.sync("missive")
+
+    assert set_aside(synced) == []
+    assert_true(synced)
+
+
+@pytest.mark.parametrize("kind", ["500", "404", "422", "403", "no_list"])
+def test_mail_comes_though_the_drafts_cannot_be_read(account, kind):
+    """At the first import and later; the drafts are tried again by themselves, and those known stay."""
+    conversation = next(row["id"] for row in account.control.truth("conversation") if not row["guest"])
+    path = f"/conversations/{conversation}/drafts"
+    account.control.write_draft(conversation)
+    account.control.add_fault("missive", kind, path=path, count=None)
+
+    account.sync("missive")
+    account.control.reply(conversation)
+    account.sync("missive")
+
+    assert messages_lacking(account, conversation) == set()
+    assert set_aside(account) == [("emails", f"drafts-of-{conversation}", 1)]
+    account.control.clear_faults()
+    try_again_now(account)
+    account.sync("missive")
+    assert set_aside(account) == []
+    assert_true(account)
+
+
+@pytest.mark.parametrize("kind", ["404", "no_list"])
+def test_known_drafts_stay_while_their_list_cannot_be_read(synced, kind):
+    conversation = synced.scalar(SETTLED)
+    draft = synced.control.write_draft(conversation)
+    synced.sync("missive")
+    synced.control.add_fault("missive", kind, path=f"/conversations/{conversation}/drafts", count=None)
+
+    for attempt in (1, 2):
+        synced.control.advance(BEAT_SECONDS)
+        synced.sync("missive")
+        assert set_aside(synced) == [("emails", f"drafts-of-{conversation}", attempt)]
+        try_again_now(synced)
+
+    assert synced.scalar("SELECT missing_since FROM missive.emails WHERE id = :id", id=draft) is None
+    synced.control.clear_faults()
+    settle(synced)
+    assert set_aside(synced) == []
+    assert_true(synced)
+
+
+def test_drafts_that_are_set_aside_are_not_asked_for_before_their_time(synced):
+    conversation = synced.scalar(SETTLED)
+    synced.control.write_draft(conversation)
+    synced.control.add_fault("missive", "422", path=f"/conversations/{conversation}/drafts", count=None)
+    synced.sync("missive")
+
+    synced.control.reply(conversation)
+    synced.control.advance(BEAT_SECONDS)
+    synced.sync("missive")
+
+    assert set_aside(synced) == [("emails", f"drafts-of-{conversation}", 1)]
+    assert messages_lacking(synced, conversation) == set()
+
+
+def test_drafts_of_a_conversation_that_is_gone_are_not_tried_for_ever(synced):
+    conversation = synced.scalar(SETTLED)
+    synced.control.write_draft(conversation)
+    synced.control.add_fault("missive", "422", path=f"/conversations/{conversation}/drafts", count=None)
+    synced.sync("missive")
+    synced.control.delete_conversation(conversation)
+    try_again_now(synced)
+
+    synced.sync("missive")
+
+    assert set_aside(synced) == []
+
+
+def test_a_list_that_may_have_left_drafts_out_takes_none_away(synced):
+    """Undated drafts that fill every page hide the others, which are not gone for that."""
+    conversation = synced.scalar(SETTLED)
+    for _ in range(12):
+        synced.control.write_draft(conversation)
+    synced.sync("missive")
+    synced.control.set_answer("missive.undated_drafts", "first")
+
+    settle(synced)
+
+    assert set_aside(synced) == []
+    assert_true(synced)
+
+
+def set_aside(account: Account) -> list[tuple[str, str, int]]:
+    return [tuple(row) for row in account.query("SELECT stream, object_id, attempts FROM twm.set_aside")]
+
+
+def try_again_now(account: Account) -> None:
+    with account.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE twm.set_aside SET next_attempt_at = now()")
+
+
+def messages_lacking(account: Account, conversation: str) -> set[str]:
+    """Return messages of a conversation that the mirror lacks, drafts aside."""
+    there = next(row for row in account.control.truth("conversation") if row["id"] == conversation)
+    stored = account.query("SELECT id FROM missive.emails WHERE conversation_id = :id", id=conversation)
+    return set(there["message_ids"]) - {row.id for row in stored}
