@@ -28,6 +28,7 @@ from twm_pipeline_tests.webhooks.running import receiver_thread
 HOUR = 3600
 RETRIES = 3
 SWITCHED_OFF_AFTER = 3
+LABEL = "Urgent"
 
 
 def living(row):
@@ -44,7 +45,8 @@ def is_deleted(world, task_id):
 
 @pytest.fixture
 def told(world):
-    """Return a synced world whose vendors tell of every change."""
+    """Return a synced world whose vendors tell of every change; of a new label itself they do not."""
+    world.control.create_label(LABEL)
     world.sync()
     with hooked(world) as told:
         yield told
@@ -56,7 +58,7 @@ def told(world):
 def test_deliveries_alone_bring_every_change_that_has_one(told):
     task_id = told.ids("task", living)[0]
     thread_id = told.ids("conversation", plain)[0]
-    label_id = told.control.create_label("Urgent")
+    [label_id] = told.ids("label", lambda row: row["name"] == LABEL)
 
     told.control.edit_task(task_id, name="Order steel")
     told.control.create_task("Order paint")
@@ -179,8 +181,8 @@ changes = st.lists(
 @hypothesis.given(changes=changes, drains=st.sets(st.integers(0, MOST_CHANGES)))
 def test_any_order_and_repetition_of_the_deliveries_ends_in_the_same_rows(world, changes, drains):
     if world.scalar("SELECT count(*) FROM teamwork.tasks") == 0:
+        world.control.create_label(LABEL)
         world.sync()
-        world.control.create_label("Urgent")
     tasks = world.ids("task", lambda row: row["visible"])[:OBJECTS]
     threads = world.ids("conversation", plain)[:OBJECTS]
     arriving: dict[int, list[Hint]] = {}

@@ -89,7 +89,8 @@ def test_a_task_that_is_again_what_it_was_is_not_what_it_was_in_between(make_wor
 
 
 def label(world, thread_id):
-    world.control.label(thread_id, world.control.create_label("Urgent"))
+    [label_id] = world.ids("label", lambda row: row["name"] == "Urgent")
+    world.control.label(thread_id, label_id)
 
 
 def trash(world, thread_id):
@@ -102,6 +103,7 @@ def close(world, thread_id):
 
 @pytest.mark.parametrize("change", [label, trash, close], ids=lambda change: change.__name__)
 def test_a_conversation_that_changed_while_an_answer_was_under_way_keeps_the_change(world, change):
+    world.control.create_label("Urgent")
     world.sync("missive")
     plain = lambda row: row["visible"] and not (row["guest"] or row["trashed"] or row["junked"])  # noqa: E731
     thread_id = world.ids("conversation", plain)[0]
