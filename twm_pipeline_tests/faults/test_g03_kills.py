@@ -1,6 +1,6 @@
 """Whatever a process dies at, no checkpoint passes a row that is not stored (G3).
 
-At every second statement of the transactions that store something in every run; at every one of a whole pass
+At every fourth statement of the transactions that store something in every run; at every one of a whole pass
 with TWM_WHOLE_DATA=1.
 """
 
