@@ -38,6 +38,7 @@ def answer(
 ) -> Init:
     """Answer the questions one after the other; return the exit code, what was said, and the file."""
     monkeypatch.setattr(init, "PROJECT_DIR", tmp_path)
+    monkeypatch.setattr(init, "is_interactive", lambda: True)
     monkeypatch.setenv("DAGSTER_PG_URL", empty_database.render_as_string(hide_password=False))
     monkeypatch.setenv("MISSIVE_BASE_URL", box.missive_url)
     monkeypatch.setenv("AIRTABLE_ENDPOINT_URL", box.airtable_url)

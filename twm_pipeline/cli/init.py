@@ -221,11 +221,16 @@ def _prompt(question: Question, *, before: str) -> dict[str, str]:
         f"{words} [{before}]" if before else words,
         default=KEEP,
         show_default=False,
-        hide_input=question.is_secret and sys.stdin.isatty(),
+        hide_input=question.is_secret and is_interactive(),
         err=True,
     )
     value = str(value).strip()
     return {} if value == KEEP else {question.name: "" if value == REMOVE else value}
+
+
+def is_interactive() -> bool:
+    """Return whether somebody types the answers: those that are secrets are not shown then."""
+    return sys.stdin.isatty()
 
 
 def _examine(topic: Topic, settings: Settings, engine: Engine | None) -> Finding | None:
