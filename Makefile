@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 MINUTES ?= 10
-WORKERS ?= 3
+WORKERS ?= 4
 
 # Debian packages of the system tests, each with the program that tells that it is there.
 SYSTEM_PACKAGES := chromium:chromium strace:strace nginx-light:nginx openssl:openssl systemd:systemd-analyze

@@ -1,5 +1,6 @@
 """Every benchmark runs at a tiny size and says what it should; the figures themselves are not judged here."""
 
+import os
 from pathlib import Path
 
 import orjson
@@ -15,6 +16,10 @@ from twm_pipeline.mirror.tables import EMAILS
 from twm_pipeline_tests.conftest import FAST_AND_FORGETFUL
 
 TINY = 0.001
+
+needs_patience = pytest.mark.skipif(
+    "TWM_WHOLE_DATA" not in os.environ, reason="takes a minute; TWM_WHOLE_DATA=1 runs it"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,7 @@ def test_upserting_the_same_rows_again_rewrites_none(monkeypatch: pytest.MonkeyP
     assert report.figures["emails"]["rows"] == 2 * upsert.CHANGED_EVERY
 
 
+@needs_patience
 def test_an_import_is_measured_in_a_process_of_its_own() -> None:
     report = imports.run(scale=TINY, rounds=1, times=2)
 
@@ -61,6 +67,7 @@ def test_every_delivery_of_a_burst_is_there() -> None:
     assert aims_of(report)["of the burst, all is acknowledged and there"]
 
 
+@needs_patience
 def test_changes_are_followed_to_their_rows() -> None:
     report = latency.run(scale=TINY)
 
@@ -70,6 +77,7 @@ def test_changes_are_followed_to_their_rows() -> None:
     assert all(0 < item["vendor"] < item["from_sending"] <= item["from_change"] for item in fast + rested)
 
 
+@needs_patience
 def test_a_start_is_held_against_a_bare_dagster() -> None:
     report = starts.run(scale=TINY)
 
@@ -78,6 +86,7 @@ def test_a_start_is_held_against_a_bare_dagster() -> None:
     assert floor["seconds"] > floor["queued"] > 0
 
 
+@needs_patience
 def test_an_idle_deployment_is_measured_whole() -> None:
     report = idle.run(scale=TINY)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ from sqlalchemy import Engine
 from twm_pipeline.db import EmbeddedServer, connect_database, embedded_server
 from twm_pipeline.mirror.schema import migrate
 from twm_pipeline.settings import Settings
+
+LEAVING_SECONDS = 3.0
+LOOK_SECONDS = 0.05
 
 
 @contextmanager
@@ -31,13 +35,18 @@ def embedded_while_needed(settings: Settings) -> Iterator[None]:
 
 
 def _is_used(server: EmbeddedServer) -> bool:
+    """Return whether somebody else is connected, once those that have just ended had time to leave."""
     query = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     )
+    until = time.monotonic() + LEAVING_SECONDS
     with server.connect() as connection:
-        row = connection.execute(query).fetchone()
-    return row is not None and row[0] > 0
+        while (row := connection.execute(query).fetchone()) is not None and row[0] > 0:
+            if time.monotonic() > until:
+                return True
+            time.sleep(LOOK_SECONDS)
+    return False
 
 
 @contextmanager

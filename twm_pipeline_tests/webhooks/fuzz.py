@@ -133,7 +133,8 @@ def _look_at_files(folder: Path, settings: Settings, outcome: Outcome) -> list[s
         readable += sum(spool.read(name) is not None for name in names)
         files = {path.name for path in (settings.spool_folder / source).rglob("*") if path.is_file()}
         problems += [f"not an entry: {source}/{name}" for name in files - names]
-    ours = {folder / "log", *(settings.twm_data_dir / name for name in ("hooks.json", "hooks.json.lock"))}
+    kept = ("hooks.json", "hooks.json.lock", "receiver.json")
+    ours = {folder / "log", *(settings.twm_data_dir / name for name in kept)}
     outside = [
         path for path in folder.rglob("*") if path.is_file() and settings.spool_folder not in path.parents
     ]
