@@ -18,6 +18,7 @@ from twm_pipeline.cli import upkeep as cli_upkeep
 from twm_pipeline.cli.app import Interrupted, app
 from twm_pipeline.cli.output import FAILED, INTERRUPTED, MISUSED, OK, TERMINATED, TO_BE_CHANGED
 from twm_pipeline.cli.sandbox import remembered_place, sandbox_settings
+from twm_pipeline.db import open_engine
 from twm_pipeline.errors import ConfigError, RetriableError
 from twm_pipeline.mirror.published import add_calls, note_exhausted
 from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOptions
@@ -378,6 +379,14 @@ def recorded(**changes: Any) -> dict[str, Any]:
 
 def failed(kind: str) -> dict[str, Any]:
     return recorded(success=False, status="FAILURE", error={"class": kind, "text": "what happened"})
+
+
+def test_progress_says_nothing_of_a_mirror_that_has_no_tables_yet(empty_database):
+    engine = open_engine(empty_database)
+
+    assert cli_runs.progress_line(engine) == ""
+
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

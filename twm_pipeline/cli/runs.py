@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from twm_pipeline.cli import output, processes
 from twm_pipeline.cli.mirror import embedded_while_needed
@@ -120,7 +120,7 @@ def _watching(settings: Settings) -> Iterator[Callable[[], None]]:
     try:
         if console.is_terminal:
             with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
-                yield lambda: live.update(Text(_progress_line(engine) or "starting …"))
+                yield lambda: live.update(Text(progress_line(engine) or "starting …"))
         else:
             yield _plain_lines(console, engine)
     finally:
@@ -133,14 +133,14 @@ def _plain_lines(console: Console, engine: Engine) -> Callable[[], None]:
     def look() -> None:
         nonlocal looks
         looks += 1
-        if looks % int(PLAIN_SECONDS / LOOK_SECONDS) == 0 and (line := _progress_line(engine)):
+        if looks % int(PLAIN_SECONDS / LOOK_SECONDS) == 0 and (line := progress_line(engine)):
             console.print(line, markup=False)
 
     return look
 
 
-def _progress_line(engine: Engine) -> str:
-    """Return what every running pass is doing, and what it waits for."""
+def progress_line(engine: Engine) -> str:
+    """Return what every running pass is doing, and what it waits for; nothing before the first has begun."""
     words = []
     try:
         with engine.connect() as connection:
@@ -153,6 +153,8 @@ def _progress_line(engine: Engine) -> str:
                     for item in read_budgets(connection, source)
                     if item["waiting_until"] or item["paused_until"]
                 ]
+    except ProgrammingError:  # the run has still to create the tables
+        return ""
     except DBAPIError:
         return "the mirror does not answer"
     return " · ".join(words)
