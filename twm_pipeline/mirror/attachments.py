@@ -28,7 +28,7 @@ MOST_TRIES = 12
 """Fetched in vain so often, over more than two days, a file waits for `twm attachments retry`."""
 MOST_COUNTED = 1000
 HIDDEN_WAIT = timedelta(days=1)
-"""A file whose message is deleted or out of scope is looked at again so much later: it may have come back."""
+"""A file of a deleted or hidden message is looked at so much later, if no trigger says that it is back."""
 
 Owner = Literal["emails", "comments"]
 Key = tuple[str, str, str]

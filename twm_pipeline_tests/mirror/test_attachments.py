@@ -219,3 +219,66 @@ def test_files_of_hidden_messages_are_not_fetched_and_not_met_at_every_look(
     assert count_due(connection) == 0
     postpone_hidden(connection)
     assert shown(connection)["next_try_at"] > connection.scalar(text("SELECT now() + interval '1 hour'"))
+
+
+@pytest.mark.parametrize(
+    ("hide", "show"),
+    [
+        ("UPDATE missive.emails SET deleted = true", "UPDATE missive.emails SET deleted = false"),
+        ("UPDATE missive.emails SET out_of_scope = true", "UPDATE missive.emails SET out_of_scope = false"),
+        ("UPDATE missive.emails SET attachments = '[]'", "UPDATE missive.emails SET attachments = '[{F1}]'"),
+        (
+            "UPDATE missive.conversations SET deleted = true",
+            "UPDATE missive.conversations SET deleted = false",
+        ),
+        (
+            "UPDATE missive.conversations SET deleted = true",
+            "UPDATE missive.emails SET conversation_id = 'c2'",
+        ),
+    ],
+    ids=["deleted", "out of scope", "without it", "in the trash", "moved out of the trash"],
+)
+def test_a_file_is_due_at_once_when_its_message_is_back(engine: Engine, hide: str, show: str) -> None:
+    with engine.begin() as connection:
+        store(connection, make_conversation())
+        store(connection, email(PLAN))
+        connection.execute(text(hide))
+    with engine.begin() as connection:
+        postpone_hidden(connection)
+
+    with listening(engine, CHANNEL) as news, engine.begin() as connection:
+        connection.exec_driver_sql(show.replace("{F1}", json.dumps(PLAN)))
+        connection.commit()
+        assert news(30)
+    with engine.connect() as connection:
+        assert [row.id for row in due(connection)] == ["f1"]
+
+
+def test_a_comments_file_is_due_at_once_when_its_conversation_is_back(engine: Engine) -> None:
+    with engine.begin() as connection:
+        store(connection, make_conversation())
+        store(connection, make_comment(attachment=json.dumps(PLAN), raw=json.dumps({"attachment": PLAN})))
+        connection.execute(text("UPDATE missive.comments SET deleted = true"))
+    with engine.begin() as connection:
+        postpone_hidden(connection)
+
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE missive.comments SET deleted = false"))
+
+    with engine.connect() as connection:
+        assert [row.id for row in due(connection)] == ["f1"]
+
+
+def test_a_file_that_was_given_up_stays_so_when_its_message_is_back(engine: Engine) -> None:
+    with engine.begin() as connection:
+        store(connection, email(PLAN))
+        for _ in range(MOST_TRIES):
+            connection.execute(text("UPDATE twm.attachments SET next_try_at = now()"))
+            note_failed(connection, due(connection)[0], reason="404")
+        connection.execute(text("UPDATE missive.emails SET deleted = true"))
+
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE missive.emails SET deleted = false"))
+
+    with engine.connect() as connection:
+        assert due(connection) == []
