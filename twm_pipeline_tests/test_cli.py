@@ -372,6 +372,8 @@ def recorded(**changes: Any) -> dict[str, Any]:
         "success": True,
         "reports": [],
         "sweeps": [],
+        "looks": [],
+        "refusals": [],
         "error": None,
         **changes,
     }
@@ -429,6 +431,17 @@ def test_sync_asks_for_one_pass_of_each_source(twm, box, monkeypatch, words, job
         item["job"]: item["run_config"]["ops"][item["job"].replace("_sync", "_window")]["config"]
         for item in asked
     } == jobs
+
+
+@pytest.mark.parametrize(("is_lost", "code"), [(True, 1), (False, 0)])
+def test_sync_says_what_is_refused_and_fails_if_it_was_read_before(twm, box, monkeypatch, is_lost, code):
+    refusal = {"source": "teamwork", "stream": "api", "refused": "people: 403 Forbidden", "is_lost": is_lost}
+    monkeypatch.setattr(cli_sync, "run_jobs", lambda *_: [recorded(refusals=[refusal])])
+
+    answer = twm("sync")
+
+    assert answer.code == code
+    assert "teamwork: people: 403 Forbidden" in answer.err
 
 
 def test_sync_refuses_a_vendor_without_credentials_and_a_date_that_is_none(twm, box, monkeypatch):

@@ -65,6 +65,7 @@ def run(instance: dg.DagsterInstance, request: dict[str, Any]) -> dict[str, Any]
         "reports": _reports(events),
         "sweeps": _observed(events, by="dry_run"),
         "looks": _observed(events, by="checked"),
+        "refusals": _observed(events, by="refused"),
         "error": _error(events),
     }
 

@@ -71,8 +71,16 @@ def sync(  # noqa: PLR0913 - each is an option of the command
         output.print_json(results)
     else:
         show_results(results)
-    if code := report_problems(results):
+    if code := max(report_problems(results), report_refusals(results)):
         raise typer.Exit(code)
+
+
+def report_refusals(results: list[Json]) -> int:
+    """Write what the vendors refuse to show; return `FAILED` if it was read before, or is a mailbox."""
+    refusals = [item for result in results for item in result["refusals"]]
+    for item in refusals:
+        output.complain(f"{item['source']}: {item['refused']}")
+    return output.FAILED if any(item["is_lost"] for item in refusals) else output.OK
 
 
 def request(source: Source, *, since: str | None = None, full: bool = False) -> Json:

@@ -238,6 +238,8 @@ def _listen(
         context.log.info("Another window of %s is open; this run is not needed.", source.capitalize())
         return []
     log_api("api", traffic.close()["api"])
+    for refusal in figures.refusals():
+        context.log_event(refusal)
     return [figures.result(stream, interval) for stream, interval in ledger.close().items()]
 
 

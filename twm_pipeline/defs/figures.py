@@ -10,6 +10,7 @@ import dagster as dg
 from sqlalchemy import Engine, text
 
 from twm_pipeline.defs.ledger import Interval
+from twm_pipeline.mirror.refusals import describe_refusal, read_refusals
 from twm_pipeline.mirror.tables import DIRECTORIES, MISSIVE_DIRECTORIES, table_of
 from twm_pipeline.mirror.tombstones import count_rows
 from twm_pipeline.records import Source
@@ -75,6 +76,19 @@ class Figures:
             description=f"{interval.requests} requests, {interval.throttled} answers 429",
             metadata={name: _number(value) for name, value in numbers.items()},
         )
+
+    def refusals(self) -> list[dg.AssetObservation]:
+        """Return an event for each feed that the vendor refuses to show."""
+        with self.engine.connect() as connection:
+            found = read_refusals(connection, self.source)
+        return [
+            dg.AssetObservation(
+                asset_key=[self.source, "api"],
+                description=describe_refusal(item),
+                metadata={"refused": describe_refusal(item), "is_lost": item["is_lost"]},
+            )
+            for item in found
+        ]
 
     def metadata(self, stream: str, interval: Interval, *, last: bool = False) -> dict[str, dg.MetadataValue]:
         """Return the metadata of a materialization of *stream*.

@@ -2,7 +2,8 @@
 
 A window commits many times a minute; each of its assets is logged at most every few seconds while rows
 change, and once a minute while nothing does, so that its age says when it was last verified. Figures are
-those of the interval since the materialization before: summed over time, they add up.
+those of the interval since the materialization before: summed over time, they add up. A stream of which the
+vendor refuses something is not logged until it can be read: it grows stale, which is what it is.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class _Account:
     pending: Interval = field(default_factory=Interval)
     booked: Interval = field(default_factory=Interval)
     verified: bool = False
+    stopped: bool = False
 
 
 class Ledger:
@@ -110,14 +112,18 @@ class Ledger:
     def log_changes(self) -> None:
         """Log at once whatever has changed and is not logged yet."""
         for stream, account in self._accounts.items():
-            if account.pending.changed:
+            if account.pending.changed and not account.stopped:
                 self._log(stream, self._close(account))
 
     def close(self) -> dict[str, Interval]:
-        """Return the last interval of every stream."""
-        return {stream: self._close(account) for stream, account in self._accounts.items()}
+        """Return the last interval of every stream but those of which the vendor refuses something."""
+        return {
+            stream: self._close(account) for stream, account in self._accounts.items() if not account.stopped
+        }
 
     def _is_due(self, account: _Account) -> bool:
+        if account.stopped:
+            return False
         age = self._clock() - account.logged_at
         if account.pending.changed:
             return age >= BUSY_SECONDS
@@ -137,6 +143,7 @@ class Ledger:
             seen = _figures(report, report.streams.get(stream, StreamReport()))
             account.pending.add(seen, minus=booked)
             account.booked = seen
+            account.stopped = stream in report.stopped
 
 
 def _figures(report: PassReport, stream: StreamReport) -> Interval:

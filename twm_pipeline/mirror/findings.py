@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import text
 
+from twm_pipeline.mirror.refusals import describe_refusal, read_refusals
 from twm_pipeline.mirror.tables import (
     COMMENTS,
     CONVERSATIONS,
@@ -137,6 +138,18 @@ def find_references(connection: Connection, table: Table, *, more_to_read: bool)
         verdict="ok" if more_to_read else _grade(share, UNRESOLVED_SHARE_TOLD, UNRESOLVED_SHARE_WRONG),
         text=words,
         figures=figures,
+    )
+
+
+def find_refusals(connection: Connection, table: Table) -> Finding:
+    """Return what of the stream of *table* the vendor refuses to show, in its words."""
+    refused = [item for item in read_refusals(connection, table.source) if item["stream"] == table.stream]
+    return Finding(
+        asset=(table.source, table.stream),
+        check="stream_is_readable",
+        verdict="warning" if refused else "ok",
+        text="; ".join(map(describe_refusal, refused)) or "nothing of it is refused",
+        figures={"refused": len(refused)},
     )
 
 

@@ -11,6 +11,7 @@ from twm_pipeline.mirror.drift import find_fields
 from twm_pipeline.mirror.hooks import load_hooks
 from twm_pipeline.mirror.published import count_rows, month_of_calls
 from twm_pipeline.mirror.published_files import count_waiting_files
+from twm_pipeline.mirror.refusals import read_refusals
 from twm_pipeline.mirror.tables import TABLES
 from twm_pipeline.mirror.tombstones import Absences, has_missing, read_absences
 
@@ -51,6 +52,7 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
         "checkpoints": read_checkpoints(connection, source),
         "tables": count_tables(connection, source) if tables is None else tables,
         "set_aside": read_set_aside(connection, source),
+        "refusals": read_refusals(connection, source),
         "held_deletions": [held.describe() for held in read_held_deletions(connection, source)],
         "new_fields": read_new_fields(connection, source),
         "sweep": read_sweep(connection, source),
@@ -70,7 +72,7 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
 def unread_status(source: Source) -> Json:
     """Return what `read_status` would, with nothing known: PostgreSQL does not answer."""
     lists: Json = {name: [] for name in ("checkpoints", "tables", "budgets", "progress", "hooks", "hours")}
-    lists |= {"held_deletions": [], "new_fields": []}
+    lists |= {"refusals": [], "held_deletions": [], "new_fields": []}
     nothing: Json = {"set_aside": {"count": 0, "records": []}, "sweep": None, "counters": {}}
     return {"source": source, **_UNREAD, **lists, **nothing}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from twm_pipeline.mirror.refusals import describe_refusal
 from twm_pipeline.records import Json
 from twm_pipeline.status.words import count_of, span
 
@@ -84,8 +85,9 @@ def _of_disk(disk: Json) -> Iterator[Finding]:
 def _of_source(source: Json, now: datetime) -> Iterator[Finding]:
     name = source["source"].capitalize()
     lag = source["lag_seconds"]
+    level: Level
     if lag is not None and lag > LATE.total_seconds():
-        level: Level = "bad" if lag > VERY_LATE.total_seconds() else "warn"
+        level = "bad" if lag > VERY_LATE.total_seconds() else "warn"
         where = "." if source["window_open"] else ", and no window is open: look at the runs in Dagster's UI."
         text = f"The last complete pass ended {span(lag)} ago{where}"
         yield Finding(name="SourceLate", level=level, text=text, subject=name)
@@ -95,6 +97,9 @@ def _of_source(source: Json, now: datetime) -> Iterator[Finding]:
         ago = span((now - source["last_error_at"]).total_seconds())
         text = f"The last pass failed {ago} ago: {source['last_error']}"
         yield Finding(name="SourceFailing", level="warn", text=text, subject=name)
+    for item in source["refusals"]:
+        level = "warn" if item["is_lost"] else "note"
+        yield Finding(name="StreamRefused", level=level, text=describe_refusal(item), subject=name)
     for text in source["held_deletions"]:
         yield Finding(name="DeletionsHeld", level="warn", text=text, subject=name)
     for item in source["new_fields"]:

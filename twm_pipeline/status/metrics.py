@@ -122,6 +122,9 @@ def _sources(sources: list[Json]) -> Iterator[Metric]:
     held = [((s["source"],), len(s["held_deletions"])) for s in sources]
     text = "Tables whose deletions wait for a confirmation."
     yield _gauge("twm_deletions_held_tables", text, ("source",), held)
+    refused = [((s["source"],), sum(item["is_lost"] for item in s["refusals"])) for s in sources]
+    text = "Streams, mailboxes and feeds that were readable and are refused now."
+    yield _gauge("twm_refused_feeds", text, ("source",), refused)
     fields = [((s["source"],), sum(item["count"] for item in s["new_fields"])) for s in sources]
     yield _gauge("twm_new_fields", "Fields that the vendor did not send before.", ("source",), fields)
     hooks = Counter((s["source"], hook["status"]) for s in sources for hook in s["hooks"])

@@ -20,6 +20,7 @@ from twm_pipeline.mirror.findings import (
     find_checkpoint,
     find_keys,
     find_references,
+    find_refusals,
     find_set_aside,
 )
 from twm_pipeline.mirror.hooks import load_hooks
@@ -59,6 +60,11 @@ MEANINGS: Mapping[str, str] = {
     "checkpoint_is_current": (
         "The checkpoint is not in the future, and nothing that the poll should have met lies beyond it;"
         " directories were read completely in time."
+    ),
+    "stream_is_readable": (
+        "The vendor shows the stream, all of its mailboxes and feeds. What it refuses (403) is left out and"
+        " goes stale while the rest goes on: give the key's owner access, or live without it. The text has"
+        " the vendor's words."
     ),
     "fields_are_known": (
         "The vendor sends no field that it did not send before, and none with values of another kind."
@@ -118,6 +124,7 @@ def _names(table: Table) -> Iterator[str]:
         yield "references_resolve"
     if table in WITH_CHECKPOINT:
         yield "checkpoint_is_current"
+    yield "stream_is_readable"
     yield "nothing_is_set_aside"
     yield "fields_are_known"
     if table in {item for item, _ in SAMPLED.values()}:
@@ -172,6 +179,7 @@ def _find_table(
     current = find_checkpoint(connection, table, checkpoint, directory_seconds=directories)
     if current is not None:
         yield current
+    yield find_refusals(connection, table)
     yield find_set_aside(connection, table.source, table.stream)
     yield find_fields(connection, table)
 

@@ -131,6 +131,7 @@ class PassReport:
         problems: What was left out, in words; everything else went on.
         notes: What else people want to know of it, in words.
         held_deletions: Tombstones that wait for a confirmation (`MassDeletionError`).
+        stopped: Streams that are not read completely because the vendor refuses something of them.
     """
 
     source: Source
@@ -145,6 +146,7 @@ class PassReport:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     held_deletions: list[str] = field(default_factory=list)
+    stopped: set[str] = field(default_factory=set)
 
     def of(self, stream: str) -> StreamReport:
         """Return the figures of *stream*, zeros at first."""
@@ -152,7 +154,7 @@ class PassReport:
 
     def as_dict(self) -> Json:
         """Return the report as JSON-ready values."""
-        result = asdict(self)
+        result = asdict(self) | {"stopped": sorted(self.stopped)}
         for figures in result["streams"].values():
             for key in ("checkpoint_before", "checkpoint_after"):
                 figures[key] = figures[key].isoformat() if figures[key] else None
@@ -188,6 +190,7 @@ class Pass:
     started: float = field(default_factory=time.monotonic)
     vendor_now: datetime | None = None
     vendor_began: datetime | None = None
+    refused: set[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
         self.report = PassReport(source=self.source)

@@ -51,6 +51,7 @@ from twm_pipeline.sync.missive_children import ChildReader, Due
 from twm_pipeline.sync.missive_directories import DirectoryReader
 from twm_pipeline.sync.missive_drafts import drafts_key
 from twm_pipeline.sync.plan import Frontier, Gap, is_wider
+from twm_pipeline.sync.refusals import read_unless_refused
 from twm_pipeline.sync.walks import walk_down
 
 if TYPE_CHECKING:
@@ -177,10 +178,15 @@ class MissivePass:
             False where the token may not read this mailbox.
         """
         checkpoint, frontier = self._load(mailbox)
-        try:
-            page = self._first_page(mailbox, known=frontier.head is not None)
-        except AccessError as error:
-            self.work.report.problems.append(f"mailbox {mailbox}: {error}")
+        page = read_unless_refused(
+            self.work,
+            "conversations",
+            mailbox,
+            read=lambda: self._first_page(mailbox, known=frontier.head is not None),
+            what=f"mailbox {mailbox}",
+            refusals=(AccessError,),
+        )
+        if page is None:
             return False
         times = [moment for row in page.rows if (moment := activity_of(row)) is not None]
         opened = frontier.opened(
@@ -407,21 +413,27 @@ class MissivePass:
 
     def read_drafts(self) -> None:
         """Read the drafts of every conversation that has some, or had: nothing tells of a change of one."""
+        read_unless_refused(
+            self.work,
+            "emails",
+            "drafts",
+            read=self._read_listed_drafts,
+            what="mailbox drafts",
+            refusals=(AccessError, RequestRefusedError),
+        )
+
+    def _read_listed_drafts(self) -> None:
         listed: dict[str, Due] = {}
         began: Reply | None = None
-        try:
-            for step in walk_down(
-                lambda until: self.api.fetch_conversations("drafts", until=until), time_of=activity_of
-            ):
-                began = began or step.page.reply
-                rows = [row for row in step.rows if isinstance(row.get("id"), str)]
-                due = self._settle(rows, step.page.reply, complete=False)
-                self._store_all(due, fresh=True)
-                read = {item.id for item in due if item.row.get("drafts_count")}
-                listed |= {row["id"]: Due(row, step.page.reply) for row in rows if row["id"] not in read}
-        except (AccessError, RequestRefusedError) as error:
-            self.work.report.problems.append(f"mailbox drafts: {error}")
-            return
+        for step in walk_down(
+            lambda until: self.api.fetch_conversations("drafts", until=until), time_of=activity_of
+        ):
+            began = began or step.page.reply
+            rows = [row for row in step.rows if isinstance(row.get("id"), str)]
+            due = self._settle(rows, step.page.reply, complete=False)
+            self._store_all(due, fresh=True)
+            read = {item.id for item in due if item.row.get("drafts_count")}
+            listed |= {row["id"]: Due(row, step.page.reply) for row in rows if row["id"] not in read}
         with self.work.read() as connection:
             stored = store.with_drafts(connection)
         if began is not None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from twm_pipeline.errors import AccessError, NotFoundError, PagingError, RequestRefusedError
+from twm_pipeline.errors import PagingError
 from twm_pipeline.mirror.checkpoints import Checkpoint, save_checkpoint
 from twm_pipeline.mirror.tables import MISSIVE_DIRECTORIES
 from twm_pipeline.mirror.tombstones import mark_missing, tombstone
 from twm_pipeline.sources.fields import plain
 from twm_pipeline.sources.missive import DIRECTORY_PARSERS
 from twm_pipeline.sync.directories import is_due
+from twm_pipeline.sync.refusals import read_unless_refused
 
 if TYPE_CHECKING:
     from twm_pipeline.mirror.tables import Table
     from twm_pipeline.sources.missive import MissiveSource, Page
     from twm_pipeline.sync.engine import Pass, PassOptions
-
-logger = logging.getLogger(__name__)
 
 MAX_READS = 4
 
@@ -43,11 +42,8 @@ class DirectoryReader:
         """Read every directory whose beat has come; one that the token may not read is skipped and said."""
         for table in MISSIVE_DIRECTORIES:
             if self.options.wants(table.stream) and is_due(self.work, self.options, table):
-                try:
-                    self.read(table, confirmed=confirmed)
-                except (AccessError, NotFoundError, RequestRefusedError) as error:
-                    self.work.report.problems.append(f"{table.stream}: {error}")
-                    logger.warning("missive %s is skipped: %s", table.stream, error)
+                read = partial(self.read, table, confirmed=confirmed)
+                read_unless_refused(self.work, table.stream, read=read)
 
     def read(self, table: Table, *, confirmed: bool = False) -> int:
         """Read a directory and store it; return how many rows are gone for good.

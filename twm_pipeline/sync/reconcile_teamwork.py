@@ -10,7 +10,8 @@ from twm_pipeline.mirror.tables import DIRECTORIES, FEEDS, TASK_COMMENTS, TASKS
 from twm_pipeline.mirror.tombstones import count_rows, follow_tasks, newest_version
 from twm_pipeline.sources.fields import plain_id
 from twm_pipeline.sync.engine import PassOptions
-from twm_pipeline.sync.teamwork import MISSING_RESOURCES, TeamworkPass
+from twm_pipeline.sync.refusals import REFUSALS
+from twm_pipeline.sync.teamwork import TeamworkPass
 from twm_pipeline.sync.walks import ONE_SECOND, UpStep, walk_up
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class TeamworkSweep:
         """List a directory and store it; return False where the key may not read it."""
         try:
             ids = self.sync.read_directory(table)
-        except MISSING_RESOURCES as error:
+        except REFUSALS as error:
             self.work.report.problems.append(f"{table.stream}: {error}")
             return False
         self.sweep.see(table, ids)
@@ -89,7 +90,7 @@ class TeamworkSweep:
                 self.work.progress(
                     table.stream, phase="reconcile", done=self.work.report.of(table.stream).fetched
                 )
-        except MISSING_RESOURCES as error:
+        except REFUSALS as error:
             self.work.report.problems.append(f"{table.stream}: {error}")
             return False
         return True

@@ -6,9 +6,10 @@ import logging
 from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twm_pipeline.errors import AccessError, NotFoundError, RecordError, RequestRefusedError
+from twm_pipeline.errors import RecordError
 from twm_pipeline.mirror.checkpoints import (
     Checkpoint,
     SetAside,
@@ -35,6 +36,7 @@ from twm_pipeline.sources.teamwork_rows import INCLUDED, PARSERS, parse_task, up
 from twm_pipeline.sync.directories import is_due
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
 from twm_pipeline.sync.plan import is_wider
+from twm_pipeline.sync.refusals import read_unless_refused
 from twm_pipeline.sync.teamwork_absent import AbsentRows
 from twm_pipeline.sync.teamwork_feeds import FeedReader
 from twm_pipeline.sync.walks import ONE_SECOND, honest_times, walk_up
@@ -53,8 +55,6 @@ logger = logging.getLogger(__name__)
 PROBE_ROWS = 50
 HISTORY_ROWS_PER_COMMIT = 1000
 """Of history several pages are one commit: it is read once, and a commit costs more than its rows."""
-MISSING_RESOURCES = (AccessError, NotFoundError, RequestRefusedError)
-"""What a plan or a role leaves out: one stream is skipped and said, the others go on."""
 
 
 class TeamworkPass:
@@ -117,11 +117,7 @@ class TeamworkPass:
         """Read what changed among time entries and comments; behind history, which is worth more."""
         for table in FEEDS if self.options.secondary else ():
             if self.options.wants(table.stream):
-                try:
-                    self.feeds.read(table)
-                except MISSING_RESOURCES as error:
-                    self.work.report.problems.append(f"{table.stream}: {error}")
-                    logger.warning("teamwork %s is skipped: %s", table.stream, error)
+                read_unless_refused(self.work, table.stream, read=partial(self.feeds.read, table))
 
     # -- scope -----------------------------------------------------------------------------------------------
 
@@ -321,10 +317,14 @@ class TeamworkPass:
             checkpoint = load_checkpoint(connection, "teamwork", "tasks", "activity") or Checkpoint()
         last = checkpoint.last_event_time
         since = (last or self.account.first_import_at) - self.overlap
-        try:
-            activity = self.api.fetch_activity(since=since)
-        except MISSING_RESOURCES as error:
-            self.work.report.problems.append(f"restored tasks are found by reconcile only: {error}")
+        activity = read_unless_refused(
+            self.work,
+            "tasks",
+            "activity",
+            read=lambda: self.api.fetch_activity(since=since),
+            what="restored tasks are found by reconcile only",
+        )
+        if activity is None:
             return
         self.absent.refresh(activity.restored.get("tasks", []))
         with self.work.read() as connection:  # what the feed of deleted tasks, read before, has left out
@@ -362,11 +362,7 @@ class TeamworkPass:
         """Read every directory whose beat has come, completely."""
         for table in DIRECTORIES:
             if self.options.wants(table.stream) and is_due(self.work, self.options, table):
-                try:
-                    self.read_directory(table)
-                except MISSING_RESOURCES as error:
-                    self.work.report.problems.append(f"{table.stream}: {error}")
-                    logger.warning("teamwork %s is skipped: %s", table.stream, error)
+                read_unless_refused(self.work, table.stream, read=partial(self.read_directory, table))
 
     def read_directory(self, table: Table) -> set[int]:
         """Read a directory in full and store it; return the ids it holds."""

@@ -34,6 +34,7 @@ from twm_pipeline.sync.drain import Drain
 from twm_pipeline.sync.engine import PassOptions, PassReport, open_pass
 from twm_pipeline.sync.missive import MissivePass
 from twm_pipeline.sync.reconcile import ReconcileOptions, reconcile
+from twm_pipeline.sync.refusals import recall_refusals
 from twm_pipeline.sync.teamwork import TeamworkPass
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def run_pass(  # noqa: PLR0913 - the one place where a pass is put together
             slice_is_over=slice_is_over,
             on_commit=on_commit,
         ) as work:
+            recall_refusals(work)  # a commit of this pass verifies nothing of what is refused
             if source == "teamwork":
                 TeamworkPass(work, options).run()
             else:

@@ -259,3 +259,15 @@ def test_a_sweep_goes_on_with_the_other_vendor_and_fails_in_the_end(deployment):
     assert not result.success
     assert "401" in failure_of(result).user_failure_data.description
     assert "missive/conversations" in dict(deployment.materializations(result))
+
+
+def test_a_stream_that_is_refused_is_not_called_verified_and_the_run_says_so(deployment):
+    deployment.run("teamwork_sync")
+    deployment.control.add_fault("teamwork", "403", path="time.json", count=None)
+
+    result = deployment.run("teamwork_sync")
+
+    verified = {asset for asset, _ in deployment.materializations(result)}
+    assert result.success
+    assert verified == {f"teamwork/{stream}" for stream in STREAMS["teamwork"] if stream != "time_entries"}
+    assert "time_entries is not read any more, refused since" in deployment.lines(result)

@@ -100,3 +100,17 @@ def test_deliveries_alone_verify_nothing():
     ledger.note_deliveries(report(tasks=1))
 
     assert [stream for _, stream, _ in logged] == ["tasks"]
+
+
+def test_a_stream_of_which_something_is_refused_is_logged_when_it_is_read_again():
+    ledger, logged, clock = opened("tags")
+    refused = report(tags=1)
+    refused.stopped = {"tags"}
+
+    clock.now = 100.0
+    ledger.note_report(refused)
+    ledger.log_changes()
+    assert (logged, ledger.close()) == ([], {})
+    ledger.note_report(report(tags=2))
+
+    assert [(stream, interval.written) for _, stream, interval in logged] == [("tags", 3)]

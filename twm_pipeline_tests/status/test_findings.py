@@ -12,6 +12,7 @@ from twm_pipeline_tests.status.pages import NOW, make_airtable, make_attachments
 SPOOL = make_figures()["sources"][0]["spool"]
 HOOK = {"event": "TASK.CREATED", "status": "active", "checked_at": NOW, "attempts": 0, "problem": None}
 PARKED = {"count": 2, "records": []}
+REFUSAL = {"stream": "people", "feed": "", "reason": "403", "since": NOW, "is_lost": True}
 BUDGET = {"account": "teamwork x", "paused_until": NOW, "paused_reason": "429", "windows": []}
 
 CASES = {
@@ -50,6 +51,14 @@ CASES = {
     "failed and never succeeded": (
         {"teamwork": {"last_error": "401", "last_error_at": NOW, "last_success_at": None}},
         [("SourceFailing", "warn", "Teamwork")],
+    ),
+    "a stream that was read is refused": (
+        {"teamwork": {"refusals": [REFUSAL]}},
+        [("StreamRefused", "warn", "Teamwork")],
+    ),
+    "a stream that never was readable": (
+        {"teamwork": {"refusals": [REFUSAL | {"is_lost": False}]}},
+        [("StreamRefused", "note", "Teamwork")],
     ),
     "deletions wait for a person": (
         {"teamwork": {"held_deletions": ["teamwork/tasks: 21 of 100 rows are gone"]}},

@@ -14,6 +14,7 @@ from twm_pipeline.errors import AuthenticationError
 from twm_pipeline.http import VendorSession
 from twm_pipeline.mirror.findings import Finding
 from twm_pipeline.mirror.hooks import REFUSED, note_asked, note_problem
+from twm_pipeline.mirror.refusals import read_refusals
 from twm_pipeline.records import SOURCES, Hint, Source
 from twm_pipeline.sync.checks import MEANINGS, check_source, checks_of
 from twm_pipeline.sync.checks_airtable import check_publishing
@@ -336,3 +337,53 @@ def test_a_used_up_quota_is_wrong(published):
     execute(published, "UPDATE twm.monthly_calls SET exhausted_at = now()")
 
     assert published_wrong(published) == {"airtable/tasks quota_is_left": "error"}
+
+
+FEEDS_REFUSED = {
+    "time entries": ("teamwork", "time.json", "time_entries", {"time_entries"}),
+    "comments of tasks": ("teamwork", "comments.json", "task_comments", {"task_comments"}),
+    "a directory": ("teamwork", "people.json", "people", {"people"}),
+    "a directory of Missive": ("missive", "shared_labels", "shared_labels", {"shared_labels"}),
+    "the mailboxes": (
+        "missive",
+        "/conversations",
+        "conversations emails",
+        {"conversations", "emails", "comments"},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "stream", "stopped"), FEEDS_REFUSED.values(), ids=FEEDS_REFUSED.keys()
+)
+def test_what_is_refused_is_told_and_not_verified_until_it_is_read_again(
+    account, source, path, stream, stopped
+):
+    read(account)
+    account.control.add_fault(source, "403", path=path, count=None)
+    account.sync(source, directories=True)
+    refused = account.sync(source, directories=True, secondary=False)  # does not ask for feeds
+    told = found(account, source, asks_vendor=False)
+    account.control.clear_faults()
+    back = account.sync(source, directories=True)
+
+    assert (refused.stopped, back.stopped) == (stopped, set())
+    assert wrong(told) == {f"{source}/{name} stream_is_readable": "warning" for name in stream.split()}
+    assert any("403" in item.text and "not read any more" in item.text for item in told)
+    assert wrong(found(account, source, asks_vendor=False)) == {}
+
+
+def test_what_was_never_readable_is_told_as_something_else_than_what_was_lost(account):
+    account.control.add_fault("teamwork", "403", path="time.json", count=None)
+    account.sync("teamwork")
+    with account.engine.connect() as connection:
+        [never] = read_refusals(connection, "teamwork")
+    account.control.clear_faults()
+    account.sync("teamwork")
+    account.control.add_fault("teamwork", "403", path="time.json", count=None)
+    account.sync("teamwork")
+    with account.engine.connect() as connection:
+        [lost] = read_refusals(connection, "teamwork")
+
+    assert (never["is_lost"], lost["is_lost"]) == (False, True)
+    assert lost["since"] > never["since"]
