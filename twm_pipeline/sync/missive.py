@@ -413,16 +413,30 @@ class MissivePass:
 
     def read_drafts(self) -> None:
         """Read the drafts of every conversation that has some, or had: nothing tells of a change of one."""
-        read_unless_refused(
+        found = read_unless_refused(
             self.work,
             "emails",
             "drafts",
-            read=self._read_listed_drafts,
+            read=self._list_drafts,
             what="mailbox drafts",
             refusals=(AccessError, RequestRefusedError),
         )
+        if found is None:
+            return
+        listed, began = found
+        with self.work.read() as connection:
+            stored = store.with_drafts(connection)
+        if began is not None:
+            listed |= {item: Due({"id": item}, began) for item in stored if item not in listed}
+        for item in listed.values():
+            self._read_drafts_of(item)
+        if began is not None and self.work.owns_checkpoints:
+            with self.work.commit() as connection:
+                checkpoint = Checkpoint(last_event_time=began.date)
+                save_checkpoint(connection, "missive", "emails", "drafts", checkpoint=checkpoint)
 
-    def _read_listed_drafts(self) -> None:
+    def _list_drafts(self) -> tuple[dict[str, Due], Reply | None]:
+        """Walk the mailbox; return what of it is still to be read, and the first answer."""
         listed: dict[str, Due] = {}
         began: Reply | None = None
         for step in walk_down(
@@ -434,16 +448,7 @@ class MissivePass:
             self._store_all(due, fresh=True)
             read = {item.id for item in due if item.row.get("drafts_count")}
             listed |= {row["id"]: Due(row, step.page.reply) for row in rows if row["id"] not in read}
-        with self.work.read() as connection:
-            stored = store.with_drafts(connection)
-        if began is not None:
-            listed |= {item: Due({"id": item}, began) for item in stored if item not in listed}
-        for item in listed.values():
-            self._read_drafts_of(item)
-        if began is not None and self.work.owns_checkpoints:
-            with self.work.commit() as connection:
-                checkpoint = Checkpoint(last_event_time=began.date)
-                save_checkpoint(connection, "missive", "emails", "drafts", checkpoint=checkpoint)
+        return listed, began
 
     def _read_drafts_of(self, due: Due) -> None:
         """Read the drafts of one conversation and store them."""
