@@ -48,6 +48,8 @@ MAILBOXES: tuple[Mailbox, ...] = ("all", "closed", "trashed", "junked")
 CONVERSATIONS_PER_PAGE = 50
 CHILDREN_PER_PAGE = 10
 IDS_PER_CALL = 10
+UNSETTLED_SECONDS = 2
+"""So young a draft may still change without a sign: a second for each of the two clocks."""
 CONCURRENCY = 5
 LONG_WINDOW_SECONDS = 900
 MAX_DIRECTORY_PAGES = 500
@@ -334,10 +336,18 @@ def stub_digest(row: Json) -> bytes:
     return digest(_steady(row), salt="stub")
 
 
-def is_same_version(stub: Json, row: Json) -> bool:
-    """Return whether a full message is what its list showed; else it changed between, or one is wrong."""
-    return all(
-        stub.get(key) == row.get(key) for key in ("delivered_at", "created_at", "updated_at", "subject")
+def is_unsettled(stub: Json, row: Json, date: datetime) -> bool:
+    """Return whether a full message is to be read again whatever its row in the list says then.
+
+    Because it is not what its list showed: it changed between, or one is wrong. Or because it is a draft of
+    this very moment: its times have whole seconds, so what is written later in the same second moves none.
+    """
+    if any(stub.get(key) != row.get(key) for key in ("delivered_at", "created_at", "updated_at", "subject")):
+        return True
+    written = [row.get("updated_at"), row.get("created_at")]
+    return row.get("delivered_at") is None and any(
+        isinstance(moment, int | float) and moment > date.timestamp() - UNSETTLED_SECONDS
+        for moment in written
     )
 
 

@@ -18,8 +18,8 @@ from twm_pipeline.sources.missive import (
     MissiveSource,
     Page,
     child_time,
-    is_same_version,
     is_sent,
+    is_unsettled,
     parse_comment,
     parse_message,
     stub_digest,
@@ -291,7 +291,7 @@ class ChildReader:
                     conversation_id=due.id,
                     date=reply.date,
                     # With a digest of nothing the body is read again the next time its conversation is.
-                    stub_hash=stub_digest(stub) if is_same_version(stub, row) else NO_DIGEST,
+                    stub_hash=NO_DIGEST if is_unsettled(stub, row, reply.date) else stub_digest(stub),
                     draft=row["id"] in due.draft_ids and not is_sent(stub, row),
                 ),
             )

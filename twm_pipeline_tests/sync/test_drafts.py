@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from twm_pipeline.sandbox.options import Clock
 from twm_pipeline_tests.faults.world import dsn_of
 from twm_pipeline_tests.sync.conftest import Account
 from twm_pipeline_tests.truth.compare_truth import differences
@@ -57,6 +59,21 @@ def test_a_draft_that_goes_on_being_written_is_read_with_the_next_beat(synced):
     draft = synced.control.write_draft(synced.scalar(SETTLED))
     synced.sync("missive")
     synced.control.edit_draft(draft, "<p>Better</p>")
+
+    synced.control.advance(BEAT_SECONDS)
+    synced.sync("missive")
+
+    assert shown(synced, draft).body_text.strip() == "Better"
+
+
+@pytest.mark.parametrize("bodies", ["alone", "listed"])
+def test_a_draft_that_changes_within_the_second_of_its_reading_is_read_again(synced, monkeypatch, bodies):
+    synced.control.set_answer("missive.draft_bodies", bodies)
+    instant = time.time()
+    monkeypatch.setattr(Clock, "time", lambda self: instant + self.offset)
+    draft = synced.control.write_draft(synced.scalar(SETTLED))
+    synced.sync("missive")
+    synced.control.edit_draft(draft, "<p>Better</p>")  # moves no time of its row
 
     synced.control.advance(BEAT_SECONDS)
     synced.sync("missive")
