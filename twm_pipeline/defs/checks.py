@@ -10,8 +10,8 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.publishing import why_not_publishing
-from twm_pipeline.defs.resources import MirrorResource, why_switched_off
-from twm_pipeline.defs.windows import runs_of, why_not
+from twm_pipeline.defs.resources import MirrorResource, why_all_switched_off, why_switched_off
+from twm_pipeline.defs.windows import request_unless_busy
 from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.mirror.findings import Finding
 from twm_pipeline.records import SOURCES, Source
@@ -108,10 +108,6 @@ checks = dg.define_asset_job(
 )
 def checks_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request the checks unless they are under way or nothing is set up."""
-    settings = load_settings()
-    reasons = [why_switched_off(settings, source) for source in SOURCES]
-    if all(reasons):
-        return dg.SkipReason(" ".join(filter(None, reasons)))
-    if (busy := why_not(runs_of(context.instance, checks.name))) is not None:
-        return dg.SkipReason(busy)
-    return dg.RunRequest()
+    if (reason := why_all_switched_off(load_settings())) is not None:
+        return dg.SkipReason(reason)
+    return request_unless_busy(context.instance, checks.name)

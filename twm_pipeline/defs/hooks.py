@@ -6,8 +6,8 @@ from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
-from twm_pipeline.defs.resources import MirrorResource, why_switched_off
-from twm_pipeline.defs.windows import runs_of, why_not
+from twm_pipeline.defs.resources import MirrorResource, why_all_switched_off, why_switched_off
+from twm_pipeline.defs.windows import request_unless_busy
 from twm_pipeline.errors import TwmError, WindowClosedError
 from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.settings import Settings, load_settings
@@ -85,10 +85,7 @@ def webhooks_check() -> None:
 
 def why_nothing_to_check(settings: Settings) -> str | None:
     """Return why no vendor is to have hooks of ours, or None."""
-    if (reason := why_no_hooks(settings)) is not None:
-        return reason
-    reasons = [why_switched_off(settings, source) for source in SOURCES]
-    return " ".join(filter(None, reasons)) if all(reasons) else None
+    return why_no_hooks(settings) or why_all_switched_off(settings)
 
 
 @dg.schedule(
@@ -102,6 +99,4 @@ def webhooks_check_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequ
     """Request a check unless one is under way or there is nothing to check."""
     if (reason := why_nothing_to_check(load_settings())) is not None:
         return dg.SkipReason(reason)
-    if (busy := why_not(runs_of(context.instance, webhooks_check.name))) is not None:
-        return dg.SkipReason(busy)
-    return dg.RunRequest()
+    return request_unless_busy(context.instance, webhooks_check.name)

@@ -16,7 +16,7 @@ from twm_pipeline.defs.interrupts import ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource
-from twm_pipeline.defs.windows import runs_of, why_not
+from twm_pipeline.defs.windows import request_unless_busy
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.logs import shorten_logs
 from twm_pipeline.mirror.upkeep import remove_old
@@ -158,6 +158,4 @@ def housekeeping() -> None:
 )
 def nightly_housekeeping(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request housekeeping unless it is under way."""
-    if (busy := why_not(runs_of(context.instance, housekeeping.name))) is not None:
-        return dg.SkipReason(busy)
-    return dg.RunRequest()
+    return request_unless_busy(context.instance, housekeeping.name)

@@ -12,7 +12,7 @@ from twm_pipeline.defs.interrupts import ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource
-from twm_pipeline.defs.windows import runs_of, why_not
+from twm_pipeline.defs.windows import request_unless_busy
 from twm_pipeline.insights.result import Insight
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.engine import configured_sources
@@ -119,6 +119,4 @@ def insights_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | 
     """Request the insights unless they are computed just now or nothing is set up."""
     if not configured_sources(load_settings()):
         return dg.SkipReason("Nothing is set up yet, so there is nothing to compute from.")
-    if (busy := why_not(runs_of(context.instance, insights.name))) is not None:
-        return dg.SkipReason(busy)
-    return dg.RunRequest()
+    return request_unless_busy(context.instance, insights.name)

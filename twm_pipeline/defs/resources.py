@@ -14,7 +14,7 @@ import dagster as dg
 from sqlalchemy import Engine
 
 from twm_pipeline.db import connect_database
-from twm_pipeline.records import Source
+from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.engine import configured_sources
 from twm_pipeline.sync.window import prepare
@@ -30,6 +30,12 @@ def why_switched_off(settings: Settings, source: Source) -> str | None:
     if source in configured_sources(settings):
         return None
     return f"{source.capitalize()} is switched off: set {NEEDED[source]} in .env or the environment."
+
+
+def why_all_switched_off(settings: Settings) -> str | None:
+    """Return what to set before any source can be read, or None if one can be."""
+    reasons = [why_switched_off(settings, source) for source in SOURCES]
+    return " ".join(filter(None, reasons)) if all(reasons) else None
 
 
 class MirrorResource(dg.ConfigurableResource[None]):

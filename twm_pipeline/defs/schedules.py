@@ -8,10 +8,10 @@ from __future__ import annotations
 import dagster as dg
 
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
-from twm_pipeline.defs.resources import why_switched_off
-from twm_pipeline.defs.windows import runs_of, why_no_window, why_not, window_request
-from twm_pipeline.records import SOURCES, Source
-from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.defs.resources import why_all_switched_off, why_switched_off
+from twm_pipeline.defs.windows import request_unless_busy, why_no_window, window_request
+from twm_pipeline.records import Source
+from twm_pipeline.settings import load_settings
 
 LEAD_SECONDS = 60
 """So long before a window ends its successor may be queued: the schedule looks once a minute."""
@@ -47,10 +47,6 @@ def poll_schedule(source: Source) -> dg.ScheduleDefinition:
 )
 def nightly_reconcile(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request a sweep unless one is under way or nothing is set up."""
-    settings: Settings = load_settings()
-    reasons = [why_switched_off(settings, source) for source in SOURCES]
-    if all(reasons):
-        return dg.SkipReason(" ".join(filter(None, reasons)))
-    if (busy := why_not(runs_of(context.instance, reconcile.name), lead=0)) is not None:
-        return dg.SkipReason(busy)
-    return dg.RunRequest()
+    if (reason := why_all_switched_off(load_settings())) is not None:
+        return dg.SkipReason(reason)
+    return request_unless_busy(context.instance, reconcile.name)

@@ -104,6 +104,12 @@ def why_not(runs: Sequence[dg.RunRecord], *, lead: float = 0, now: datetime | No
     return None
 
 
+def request_unless_busy(instance: dg.DagsterInstance, job_name: str) -> dg.RunRequest | dg.SkipReason:
+    """Return the request for a run of a job that never runs twice at once, or why there is none."""
+    busy = why_not(runs_of(instance, job_name))
+    return dg.RunRequest() if busy is None else dg.SkipReason(busy)
+
+
 def why_pause(instance: dg.DagsterInstance, source: WindowName, *, now: datetime | None = None) -> str | None:
     """Return why to wait because the last runs of *source* failed, or None; each failure doubles the wait.
 
