@@ -19,6 +19,10 @@ from twm_pipeline.db import EmbeddedServer
 MOST_ROWS = 2000
 """So many deleted rows may lie about in a database that is used again."""
 SECONDS_TO_END = 10
+HELD_HERE = (
+    "locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+"""The advisory locks in `pg_locks` of this database alone: other tests use the same server."""
 
 _SCHEMA = """
     SELECT current_setting('server_version')

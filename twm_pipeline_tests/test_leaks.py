@@ -81,27 +81,30 @@ def test_a_leak_anywhere_fails_the_test_in_which_it_happens(database, tmp_path):
     (tmp_path / "test_leaking.py").write_text(LEAKING + CLEAN)
     address = database.set(drivername="postgresql").render_as_string(hide_password=False)
 
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "twm_pipeline_tests.leaks",
-            "-p",
-            "no:cacheprovider",
-            "-rE",
-            "--tb=no",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "DATABASE": address, "PYTHONPATH": str(PROJECT_DIR)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    # Into a file that nobody looks through: what these tests leak is repeated in their errors.
+    with (tmp_path / "said.txt").open("w") as said:
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "twm_pipeline_tests.leaks",
+                "-p",
+                "no:cacheprovider",
+                "-rE",
+                "--tb=no",
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "DATABASE": address, "PYTHONPATH": str(PROJECT_DIR)},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
+        )
 
+    told = (tmp_path / "said.txt").read_text()
     wanted = set(re.findall(r"^def (test_\w+)", LEAKING, re.MULTILINE))
-    failed = set(re.findall(r"ERROR test_leaking\.py::(test_\w+)", done.stdout))
-    assert failed == wanted, done.stdout[-3000:]
+    failed = set(re.findall(r"ERROR test_leaking\.py::(test_\w+)", told))
+    assert failed == wanted, told[-3000:]

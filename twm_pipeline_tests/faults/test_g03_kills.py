@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from twm_pipeline_tests.databases import HELD_HERE
 from twm_pipeline_tests.faults import worker
 from twm_pipeline_tests.faults.mortal import LIVED, Nursery
 from twm_pipeline_tests.faults.wire import Said, Wire
@@ -151,7 +152,7 @@ def test_a_death_at_any_statement_leaves_rows_and_checkpoint_of_one_moment(
 def wait_until_its_locks_are_free(world: World) -> None:
     """Return when PostgreSQL has noticed the death."""
     for _ in range(PATIENCE):
-        if world.scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0:
+        if world.scalar(f"SELECT count(*) FROM pg_locks WHERE {HELD_HERE}") == 0:
             return
         PAUSE.wait(PAUSE_SECONDS)
     raise AssertionError("a dead process holds a lock")

@@ -35,6 +35,7 @@ from twm_pipeline.sync.publish_check import How
 from twm_pipeline.sync.publish_plan import Plan, plan_publish
 from twm_pipeline.sync.publishing import CALLS_AT_ONCE, PublishWindow
 from twm_pipeline.sync.window import WINDOW_LOCK
+from twm_pipeline_tests.databases import HELD_HERE
 from twm_pipeline_tests.publishing import (
     Reports,
     airtable_settings,
@@ -920,7 +921,7 @@ def test_a_publisher_that_has_lost_its_lock_makes_no_further_call(fresh, monkeyp
     def lose_the_lock(*_: object) -> None:
         if not calls:
             fresh.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {HELD_HERE}"
                 f" AND classid = {WINDOW_LOCK} AND objid = 3"
             )
             calls.append(len(fresh.requests()))
@@ -952,7 +953,9 @@ def test_a_look_that_is_asked_for_beside_an_open_window_is_taken_by_it(base):
 
     holder = threading.Thread(target=keep_open)
     holder.start()
-    while not base.account.scalar(f"SELECT count(*) FROM pg_locks WHERE classid = {WINDOW_LOCK}"):
+    while not base.account.scalar(
+        f"SELECT count(*) FROM pg_locks WHERE {HELD_HERE} AND classid = {WINDOW_LOCK}"
+    ):
         over.wait(0.02)
     ran = PublishWindow(engine=engine, settings=settings, check="sample", wait=wait).run()
     over.set()

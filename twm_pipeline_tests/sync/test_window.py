@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from twm_pipeline.errors import RetriableError, WindowClosedError
 from twm_pipeline.sync.engine import PassOptions, PassReport
-from twm_pipeline.sync.window import Window, window_lock
+from twm_pipeline.sync.window import WINDOW_LOCK, Window, window_lock
+from twm_pipeline_tests.databases import HELD_HERE
 from twm_pipeline_tests.sync.conftest import Account
 
 
@@ -93,8 +94,7 @@ def test_a_window_whose_lock_is_gone_ends(account, monkeypatch):
             connection.execute(
                 text(
                     "SELECT pg_terminate_backend(pid) FROM pg_locks"
-                    " WHERE locktype = 'advisory' AND classid = 74770002"
-                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                    f" WHERE {HELD_HERE} AND classid = {WINDOW_LOCK}"
                 )
             )
 
