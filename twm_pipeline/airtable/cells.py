@@ -97,12 +97,6 @@ def attachment_set(row: Mapping[str, Any]) -> tuple[Attachment, ...]:
     return tuple({attachment.id: attachment for attachment in map(_to_attachment, items)}.values())
 
 
-def attachment_digest(attachments: tuple[Attachment, ...]) -> bytes:
-    """Return 16 bytes that tell different sets of files apart, whatever their order."""
-    ids = sorted(attachment.id for attachment in attachments)
-    return hashlib.blake2b(orjson.dumps(ids), digest_size=DIGEST_BYTES, key=CELLS_VERSION).digest()
-
-
 def _to_attachment(item: Mapping[str, Any]) -> Attachment:
     kind, subtype, size = item.get("media_type"), item.get("sub_type"), item.get("size")
     identity = clean_line(str(item["id"]))

@@ -236,31 +236,11 @@ class AirtableClient:
         self, table_id: str, record_ids: Sequence[str], *, fields: Sequence[str]
     ) -> list[FoundRecord]:
         """Return those of at most a hundred records that are there."""
-        return self._select(table_id, None, record_ids, fields)
+        from pyairtable.formulas import EQ, OR, RECORD_ID  # noqa: PLC0415 - as in the beginning
 
-    def find_by_key(
-        self, table_id: str, key_field: str, keys: Sequence[str], *, fields: Sequence[str]
-    ) -> list[FoundRecord]:
-        """Return all records with one of at most a hundred keys; a user may have doubled some.
-
-        Args:
-            table_id: The table.
-            key_field: The key's field, by the name it has in Airtable now.
-            keys: The keys.
-            fields: Ids of the fields wanted.
-        """
-        return self._select(table_id, key_field, keys, fields)
-
-    def _select(
-        self, table_id: str, key_field: str | None, values: Sequence[str], fields: Sequence[str]
-    ) -> list[FoundRecord]:
-        """Return the records with one of *values* in a field, or as their id."""
-        from pyairtable.formulas import EQ, OR, RECORD_ID, Field  # noqa: PLC0415 - as in the beginning
-
-        if not values:
+        if not record_ids:
             return []
-        subject = RECORD_ID() if key_field is None else Field(key_field)
-        formula = OR(*(EQ(subject, value) for value in values))
+        formula = OR(*(EQ(RECORD_ID(), record_id) for record_id in record_ids))
         pages = self.list_records(table_id, fields=fields, formula=formula)
         return list({record.id: record for page in pages for record in page}.values())
 

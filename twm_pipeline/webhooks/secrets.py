@@ -81,10 +81,6 @@ class HookSecrets:
                 found = event
         return found
 
-    def is_secret_path(self, token: str) -> bool:
-        """Return whether *token* is one of the secret paths, in a time that tells nothing of them."""
-        return self.event_of(token) is not None
-
     def proof(self, secret: str) -> bytes:
         """Return a digest of *secret* that may be stored: it tells nothing to whoever lacks this file."""
         key = self.missive_paths[RULE_EVENT].encode()

@@ -226,23 +226,21 @@ def test_a_listing_that_expires_every_time_is_given_up(client, replay):
     assert len(replay.requests) == LISTINGS
 
 
-def test_records_are_found_by_id_and_by_key_with_quotation_marks_escaped(client, replay):
+def test_records_are_found_by_id(client, replay):
     replay.says(UPDATED)
 
     assert [it.id for it in client.get_records(TABLE, [RECORD], fields=[KEY])] == [RECORD]
-    client.find_by_key(TABLE, "Email ID", ["o'clock\\", "2"], fields=[KEY])
     assert client.get_records(TABLE, [], fields=[KEY]) == []
 
-    by_id, by_key = (request.query["filterByFormula"][0] for request in replay.requests)
-    assert by_id == f"OR(RECORD_ID()='{RECORD}')"
-    assert by_key == r"OR({Email ID}='o\'clock\\', {Email ID}='2')"
+    [request] = replay.requests
+    assert request.query["filterByFormula"] == [f"OR(RECORD_ID()='{RECORD}')"]
 
 
 def test_a_long_query_becomes_a_body_and_is_still_repeated(client, replay):
     replay.says(OUTAGE, UPDATED)
-    keys = [f"{n:0200}" for n in range(100)]
+    ids = [f"{n:0200}" for n in range(100)]
 
-    assert client.find_by_key(TABLE, "id", keys, fields=[KEY])
+    assert client.get_records(TABLE, ids, fields=[KEY])
 
     assert {(it.method, it.path) for it in replay.requests} == {("POST", f"{PATH}/listRecords")}
     assert len(replay.requests) == 2
