@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from twm_pipeline.records import WITHOUT_ID
+
 if TYPE_CHECKING:
     from twm_pipeline.records import Json
     from twm_pipeline.settings import Settings
@@ -24,7 +26,7 @@ def link_to_object(source: Json, stream: str | None, object_id: str | None) -> s
     """Return where people see an object of *source*; None where the vendor has no address for it."""
     path = _OBJECTS.get((source["source"], stream or ""))
     base = MISSIVE_APP if source["source"] == "missive" else source["link_base"]
-    if path is None or base is None or not object_id or "without-id" in object_id:
+    if path is None or base is None or not object_id or object_id.startswith(WITHOUT_ID):
         return None
     return str(base) + path.format(quote(object_id, safe=""))
 

@@ -21,6 +21,8 @@ Source = Literal["teamwork", "missive"]
 Json = dict[str, Any]
 
 SOURCES: tuple[Source, ...] = ("teamwork", "missive")
+WITHOUT_ID = "without-id-"
+"""Begins the name under which a vendor's row without a usable id is set aside."""
 HASH_BYTES = 16
 PARSER_VERSION = 1
 """Raised whenever a parser fills a column differently; part of every hash, so all rows are written again."""

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from twm_pipeline.errors import AccountChangedError
-from twm_pipeline.records import Source
+from twm_pipeline.records import WITHOUT_ID, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -282,9 +282,9 @@ def forget_unidentified(connection: Connection, source: Source, *, before: datet
     connection.execute(
         text(
             "DELETE FROM twm.set_aside WHERE source = :source AND last_at < :before"
-            " AND object_id LIKE 'without-id-%'"
+            " AND starts_with(object_id, :without_id)"
         ),
-        {"source": source, "before": before},
+        {"source": source, "before": before, "without_id": WITHOUT_ID},
     )
 
 

@@ -129,7 +129,8 @@ class MissiveChanges:
         """See `Changes.apply`."""
         loud = [change.object_id for change in changes if change.events - STATE_EVENTS]
         quiet = [change.object_id for change in changes if not change.events - STATE_EVENTS]
-        gone = [*self.sync.refresh(loud, force=True), *self.sync.refresh(quiet)]
+        conversations = self.sync.conversations
+        gone = [*conversations.refresh(loud, force=True), *conversations.refresh(quiet)]
         if gone:
             at = self.work.require_vendor_now()
             with self.work.commit() as connection:

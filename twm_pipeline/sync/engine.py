@@ -39,7 +39,7 @@ from twm_pipeline.mirror.checkpoints import (
 )
 from twm_pipeline.mirror.tombstones import MISSING_WAIT, long_missing, read_absences
 from twm_pipeline.mirror.upserts import Counts, Observed, upsert
-from twm_pipeline.records import SOURCES, Source, digest
+from twm_pipeline.records import SOURCES, WITHOUT_ID, Source, digest
 from twm_pipeline.sources import missive as missive_api
 from twm_pipeline.sources import teamwork as teamwork_api
 
@@ -386,7 +386,7 @@ def unusable_row(stream: str, row: Json, reason: str) -> SetAside:
     """Return *row* as a record to set aside; one without an id is known by its digest."""
     object_id = row.get("id")
     if not isinstance(object_id, (str, int)):
-        object_id = "without-id-" + digest(row).hex()
+        object_id = WITHOUT_ID + digest(row).hex()
     return SetAside(stream=stream, object_id=str(object_id), reason=reason, raw=row)
 
 

@@ -15,7 +15,8 @@ from twm_pipeline.mirror.tables import CONVERSATIONS
 from twm_pipeline.mirror.tombstones import count_rows
 from twm_pipeline.sources.missive import MAILBOXES, Mailbox, activity_of
 from twm_pipeline.sync.engine import PassOptions
-from twm_pipeline.sync.missive import CONVERSATIONS_PER_BATCH, MissivePass
+from twm_pipeline.sync.missive import MissivePass
+from twm_pipeline.sync.missive_conversations import CONVERSATIONS_PER_BATCH
 from twm_pipeline.sync.walks import DownStep, walk_down
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class MissiveSweep:
         readable = [self._list(mailbox) for mailbox in MAILBOXES]
         if all(readable):  # of a list that may not be read nothing can be absent
             self._look_at_absent()
-        self.sync.read_drafts()
+        self.sync.drafts.read()
         self.sync.directories.read_due(confirmed=self.confirmed)
-        self.sync.decide_missing(confirmed=self.confirmed)
+        self.sync.absent.decide(confirmed=self.confirmed)
         self.sweep.turn = self.sweep.place.get("upto") or ""
         return {stream: figures.deleted for stream, figures in self.work.report.streams.items()}
 
@@ -69,7 +70,7 @@ class MissiveSweep:
                 lambda until: self.sync.api.fetch_conversations(mailbox, until=until, fresh=False),
                 time_of=activity_of,
                 start=self.lists.get(mailbox),
-                still_there=self.sync.still_there,
+                still_there=self.sync.conversations.still_there,
                 proves_end=True,
             ):
                 self._store(step, mailbox)
@@ -92,10 +93,10 @@ class MissiveSweep:
         in_full = [row for row in rows if self._is_read_in_full(row)]
         for start in range(0, len(in_full), CONVERSATIONS_PER_BATCH):  # minutes each: none is read twice
             batch = in_full[start : start + CONVERSATIONS_PER_BATCH]
-            self.sync.store_rows(batch, reply, fresh=False, complete=True)
+            self.sync.conversations.store_rows(batch, reply, fresh=False, complete=True)
             self.sweep.see(CONVERSATIONS, [str(row.get("id")) for row in batch])
         others = [row for row in rows if not self._is_read_in_full(row)]
-        self.sync.store_rows(others, reply, fresh=False)
+        self.sync.conversations.store_rows(others, reply, fresh=False)
         self.sweep.see(CONVERSATIONS, ids)
         below = step.oldest is not None and self.sync.floor is not None and step.oldest < self.sync.floor
         self.lists[mailbox] = None if below else step.oldest
@@ -143,7 +144,7 @@ class MissiveSweep:
         self.work.report.of("conversations").absent = len(ids)
         for start in range(0, len(ids), CONVERSATIONS_PER_BATCH):
             batch = ids[start : start + CONVERSATIONS_PER_BATCH]
-            self.sync.refresh(batch, complete=True)
+            self.sync.conversations.refresh(batch, complete=True)
             self.sweep.see(CONVERSATIONS, batch)
             self.done += len(batch)
             self._show("absent")

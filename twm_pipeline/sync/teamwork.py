@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
     from twm_pipeline.http import Reply
     from twm_pipeline.mirror.checkpoints import Account
     from twm_pipeline.mirror.tables import Table
-
-logger = logging.getLogger(__name__)
 
 PROBE_ROWS = 50
 HISTORY_ROWS_PER_COMMIT = 1000

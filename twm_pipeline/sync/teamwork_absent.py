@@ -121,28 +121,26 @@ class AbsentRows:
             fates.open[:] = self._read_singly(table, fates.open)
         self._note_missing(table, fates.open)
 
-    def decide(self, table: Table, *, confirmed: bool = False) -> int:
-        """Look again at rows missing for at least ten minutes; return how many are gone for good."""
+    def decide(self, table: Table, *, confirmed: bool = False) -> None:
+        """Look again at rows missing for at least ten minutes; those that are gone for good are buried."""
         ids, seq = self.work.long_missing(table)
         if not ids:
-            return 0
+            return
         fates = self._tell_fates(table, ids)
         with self.work.commit() as connection:
             count = mark_inaccessible(connection, table, fates.hidden, seq=seq)
         self.work.report.of(table.stream).written += count
-        if not self.work.may_bury(table, wanted=len(fates.open), confirmed=confirmed):
-            return 0
-        return self._bury(table, self._read_singly(table, fates.open), seq=seq, evidence="absence")
+        if self.work.may_bury(table, wanted=len(fates.open), confirmed=confirmed):
+            self._bury(table, self._read_singly(table, fates.open), seq=seq, evidence="absence")
 
-    def _bury(self, table: Table, ids: Sequence[int], *, seq: int, evidence: str) -> int:
+    def _bury(self, table: Table, ids: Sequence[int], *, seq: int, evidence: str) -> None:
         if not ids:
-            return 0
+            return
         with self.work.commit() as connection:
             count = tombstone(connection, table, ids, seq=seq, at=self._now(), evidence=evidence)
             if table is TASKS:
                 follow_tasks(connection, ids)
         self.work.report.of(table.stream).deleted += count
-        return count
 
     def _now(self) -> datetime:
         return self.work.require_vendor_now()

@@ -10,7 +10,7 @@ from twm_pipeline_tests.faults.world import World
 from twm_pipeline_tests.publishing import airtable_at, airtable_settings, publish
 
 SECONDS_LATER = 10
-"""What was read in the very second of its last activity is read once more (`sync/missive.py`)."""
+"""What was read in the very second of its last activity is read once more."""
 
 
 def read_everything_again(world):

@@ -34,7 +34,7 @@ def slow_reader_of_conversations(world: World) -> Iterator[None]:
         slow = MissivePass(work, PassOptions())
         page = slow.api.fetch_conversations("all")
         yield
-        slow.store_rows(page.rows, page.reply, fresh=True)
+        slow.conversations.store_rows(page.rows, page.reply, fresh=True)
 
 
 def edit(world, task_id):
