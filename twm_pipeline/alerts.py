@@ -99,13 +99,13 @@ def follow(
     for key, trouble in current.items():
         before = state.troubles.get(key) or Open(since=now, text=trouble.text)
         is_worse = before.told is None or (before.told, trouble.level) == ("warning", "error")
-        is_due = now - before.since >= trouble.patience_seconds
+        is_due = not 0 <= now - before.since < trouble.patience_seconds  # ahead: the clock was set back
         if is_worse and is_due:
             lines.append(f"{WORDS[trouble.level]} {trouble.text}")
         told = trouble.level if is_worse and is_due else before.told
         kept[key] = Open(since=before.since, text=trouble.text, told=told)
     over = [item for key, item in state.troubles.items() if key not in kept and item.told is not None]
-    lines += [f"OVER after {_span(now - item.since)}: {item.text}" for item in over]
+    lines += [f"OVER after {_span(max(now - item.since, 0.0))}: {item.text}" for item in over]
     outbox = [*state.outbox, *(line[:LINE_CHARACTERS] for line in lines)]
     if len(outbox) > MOST_LINES:
         outbox = [LEFT_OUT, *outbox[-MOST_LINES + 1 :]]

@@ -72,6 +72,15 @@ def test_a_trouble_is_told_once_however_often_it_is_seen_and_once_when_it_is_ove
     assert state.troubles == {}
 
 
+def test_a_clock_that_was_set_back_keeps_no_trouble_from_being_told():
+    stale = Trouble(key="stale", text="nothing was verified", patience_seconds=600)
+
+    state = follow(follow(AlertState(), [stale], now=1e6), [stale], now=1e3)
+    state = follow(state, [], now=2e3)
+
+    assert state.outbox == ["PROBLEM nothing was verified", "OVER after 0 min: nothing was verified"]
+
+
 def test_a_warning_that_becomes_an_error_is_told_again_and_not_the_other_way_round():
     warning = Trouble(key="check", text="late", level="warning")
     error = Trouble(key="check", text="stands still")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import URL, Engine, text
@@ -16,6 +17,7 @@ from sqlalchemy import URL, Engine, text
 from twm_pipeline.budget import HISTORY_SHARE, LEASE_LOCK, MARGIN_SECONDS, Budget, Limit, Plan
 from twm_pipeline.db import open_engine
 from twm_pipeline.errors import DatabaseUnavailableError, WindowClosedError
+from twm_pipeline_tests.clocks import set_clock_back
 
 NEVER_REACHED = Plan(account="vendor", limits=(Limit(1000, 60),))
 
@@ -174,6 +176,46 @@ def test_a_pause_ends(open_budget):
     budget.pause(-1, reason="over")
 
     assert len(spend(budget, 1)) == 1
+
+
+YEAR = timedelta(days=365)
+
+
+def test_a_clock_that_was_set_back_holds_up_no_request_for_longer_than_the_window(engine, open_budget):
+    budget = open_budget(plan((5, 60)))
+    spend(budget, 5)
+
+    set_clock_back(engine, YEAR)
+
+    waits = [budget._ask(fresh=True).wait_seconds for _ in range(2)]
+    assert 58 < waits[1] <= waits[0] <= 60 + MARGIN_SECONDS
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE twm.budget_requests SET sent_at = sent_at - interval '61 seconds'"))
+    assert len(spend(budget, 5)) == 5
+
+
+def test_requests_of_before_and_after_the_clock_was_set_back_share_the_budget(engine, open_budget):
+    budget = open_budget(plan((5, 60)))
+    spend(budget, 3)
+
+    set_clock_back(engine, YEAR)
+
+    spend(budget, 2)
+    with pytest.raises(WaitedError):
+        budget.draw(fresh=True)
+
+
+def test_a_pause_of_before_the_clock_was_set_back_is_over(engine, open_budget):
+    budget = open_budget()
+    budget.pause(900, reason="the vendor answered 429")
+    with pytest.raises(WaitedError):
+        budget.draw(fresh=True)
+
+    set_clock_back(engine, YEAR)
+
+    spend(budget, 1)
+    budget.pause(60, reason="the vendor answered 429")
+    assert 59 < budget._ask(fresh=True).wait_seconds <= 60
 
 
 def test_only_so_many_requests_are_under_way_at_once(open_budget):

@@ -25,6 +25,7 @@ STALE_PATIENCE_SECONDS = 600
 """After a night switched off every table is stale until its first pass: that is nothing to tell."""
 SURE_SECONDS = 120
 """A window that has been open for so long works: what failed the one before is over."""
+LONGEST_PAUSE_SECONDS = 3600
 LATEST_RUNS = 5
 _TOLD = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
 
@@ -65,13 +66,13 @@ def _send(state: AlertState, settings: Settings, now: float) -> str:
     """Send what is in the outbox, and return how that went; what is not taken stays there."""
     if settings.alert_webhook_url is None or not state.outbox:
         return "There is nothing to tell."
-    if now < state.not_before:
+    if now < state.not_before <= now + LONGEST_PAUSE_SECONDS:  # later: the clock was set back
         return f"{len(state.outbox)} lines wait: the receiver asked for a pause."
     lines = state.outbox[:LINES_PER_POST]
     try:
         send(settings.alert_webhook_url, lines, sender=socket.gethostname())
     except RetriableError as error:
-        state.not_before = now + (error.retry_after or 0.0)
+        state.not_before = now + min(error.retry_after or 0.0, LONGEST_PAUSE_SECONDS)
         return f"{error}; {len(state.outbox)} lines wait and are tried again."
     del state.outbox[: len(lines)]
     return f"{len(lines)} lines were told."

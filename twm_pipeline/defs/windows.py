@@ -99,7 +99,8 @@ def why_not(runs: Sequence[dg.RunRecord], *, lead: float = 0, now: datetime | No
             return f"{name} has been waiting for {waited:.0f} s to start."
         age = now.timestamp() - (record.start_time or record.create_timestamp.timestamp())
         longest = float(run.tags.get(MAX_RUNTIME, LONGEST_RUN_SECONDS))
-        if age < longest - (lead + MARGIN_SECONDS if lead else 0):
+        # A run that began long after now began before the clock was set back, and may be lost.
+        if -MARGIN_SECONDS < age < longest - (lead + MARGIN_SECONDS if lead else 0):
             return f"{name} has been under way for {age:.0f} s; it may take {longest:.0f} s."
     return None
 
@@ -123,7 +124,7 @@ def why_pause(instance: dg.DagsterInstance, source: WindowName, *, now: datetime
     pause = min(FAILURE_PAUSE_SECONDS * 2 ** (len(failed) - 1), LONGEST_PAUSE_SECONDS)
     ended = last.end_time or last.create_timestamp.timestamp()
     left = ended + pause - (now or datetime.now(UTC)).timestamp()
-    if left <= 0:
+    if not 0 < left <= pause:  # more is left only where the clock was set back
         return None
     name, why = f"Run {last.dagster_run.run_id[:8]} of {job_of(source)}", last.dagster_run.tags[FAILED_BY]
     return f"{name} failed ({why}), the last of {len(failed)}; the next one starts in {left:.0f} s."
@@ -141,7 +142,7 @@ def is_lost(record: dg.RunRecord, *, now: datetime | None = None) -> bool:
     run, started = record.dagster_run, record.start_time
     if run.status != dg.DagsterRunStatus.STARTED or started is None:
         return False
-    return now.timestamp() - started > LOST_SECONDS
+    return abs(now.timestamp() - started) > LOST_SECONDS  # ahead of now: the clock was set back
 
 
 def _is_held(settings: Settings, source: WindowName) -> bool:

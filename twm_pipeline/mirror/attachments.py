@@ -33,7 +33,10 @@ HIDDEN_WAIT = timedelta(days=1)
 Owner = Literal["emails", "comments"]
 Key = tuple[str, str, str]
 
-_DUE = "state IN ('pending', 'failed') AND next_try_at IS NOT NULL AND next_try_at <= now()"
+_DUE = (
+    "state IN ('pending', 'failed') AND next_try_at IS NOT NULL"
+    f" AND twm.is_due(next_try_at, make_interval(secs => {LONGEST_WAIT.total_seconds():.0f}))"
+)
 _KEY = "(owner, owner_id, id) = (:owner, :owner_id, :id)"
 
 
@@ -120,9 +123,9 @@ def postpone_hidden(connection: Connection) -> None:
             "UPDATE twm.attachments a SET next_try_at = now() + :wait FROM twm.attachment_files f"
             " WHERE (f.owner, f.owner_id, f.id) = (a.owner, a.owner_id, a.id)"
             " AND (f.deleted OR f.out_of_scope)"
-            " AND f.state IN ('pending', 'failed') AND f.next_try_at <= now()"
+            " AND f.state IN ('pending', 'failed') AND twm.is_due(f.next_try_at, :longest)"
         ),
-        {"wait": HIDDEN_WAIT},
+        {"wait": HIDDEN_WAIT, "longest": LONGEST_WAIT},
     )
 
 

@@ -222,9 +222,9 @@ def due_set_aside(connection: Connection, source: Origin, stream: str, *, limit:
     rows = connection.execute(
         text(
             "SELECT object_id FROM twm.set_aside WHERE source = :source AND stream = :stream"
-            " AND next_attempt_at <= now() ORDER BY next_attempt_at LIMIT :limit"
+            " AND twm.is_due(next_attempt_at, :longest) ORDER BY next_attempt_at LIMIT :limit"
         ),
-        {"source": source, "stream": stream, "limit": limit},
+        {"source": source, "stream": stream, "longest": SET_ASIDE_LONGEST_WAIT, "limit": limit},
     )
     return [row.object_id for row in rows]
 
@@ -234,9 +234,9 @@ def waiting_set_aside(connection: Connection, source: Origin, stream: str, ids: 
     rows = connection.execute(
         text(
             "SELECT object_id FROM twm.set_aside WHERE source = :source AND stream = :stream"
-            " AND object_id = ANY(:ids) AND next_attempt_at > now()"
+            " AND object_id = ANY(:ids) AND NOT twm.is_due(next_attempt_at, :longest)"
         ),
-        {"source": source, "stream": stream, "ids": list(ids)},
+        {"source": source, "stream": stream, "ids": list(ids), "longest": SET_ASIDE_LONGEST_WAIT},
     )
     return {row.object_id for row in rows}
 

@@ -123,10 +123,11 @@ def _position(connection: Connection, table: Table) -> tuple[datetime | None, bo
         ),
         values,
     )
+    # Later than now: the clock was set back since, and what was written after that lies before it.
     since = connection.execute(
         text(
-            "SELECT fields_seen_until FROM twm.check_positions"
-            " WHERE source = :source AND stream = :stream FOR UPDATE"
+            "SELECT CASE WHEN fields_seen_until > now() THEN now() - interval '1 day' ELSE fields_seen_until"
+            " END FROM twm.check_positions WHERE source = :source AND stream = :stream FOR UPDATE"
         ),
         values,
     ).scalar_one()

@@ -256,8 +256,9 @@ def load_publication(connection: Connection, base: str, view: str) -> Publicatio
     """Return the state, an empty one before the first time."""
     row = connection.execute(
         text(
-            "SELECT spec_hash, coalesce(compared_at > now() - :beat, false) AS is_compared, check_cursor,"
-            " check_wanted, check_found FROM twm.publications WHERE base = :base AND view = :view"
+            "SELECT spec_hash, coalesce(compared_at BETWEEN now() - :beat AND clock_timestamp(), false)"
+            " AS is_compared, check_cursor, check_wanted, check_found"
+            " FROM twm.publications WHERE base = :base AND view = :view"
         ),
         {"base": base, "view": view, "beat": COMPARE_BEAT},
     ).one_or_none()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = timedelta(minutes=5)
 """Between the second and the third try of sending the files of an e-mail; it doubles from there on."""
+LONGEST_PAUSE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,16 @@ def pending_files(
             " AND (e.attachments <> '[]'::jsonb OR p.attachments_hash IS NOT NULL)"
             " AND p.attachments_hash IS DISTINCT FROM twm.file_set(e.attachments)"
             " AND p.attachments_tries < :most_tries AND p.row_id <> ALL(:without)"
-            " AND (p.attachments_due_at IS NULL OR p.attachments_due_at <= now())"
+            " AND (p.attachments_due_at IS NULL OR twm.is_due(p.attachments_due_at, :longest))"
             " ORDER BY p.attachments_tries, e.delivered_at DESC NULLS LAST LIMIT :limit"
         ),
-        {"base": base, "without": list(without), "most_tries": most_tries, "limit": limit},
+        {
+            "base": base,
+            "without": list(without),
+            "most_tries": most_tries,
+            "longest": LONGEST_PAUSE,
+            "limit": limit,
+        },
     )
     return [
         FileRow(
@@ -106,11 +113,11 @@ def note_failed(connection: Connection, base: str, row_ids: Sequence[str]) -> No
         text(
             "UPDATE twm.published SET attachments_hash = NULL, attachments_sent_at = NULL,"
             " attachments_due_at = CASE WHEN attachments_tries > 0"
-            "  THEN now() + :first * power(2, least(attachments_tries, 20) - 1) END,"
+            "  THEN now() + least(:first * power(2, least(attachments_tries, 20) - 1), :longest) END,"
             " attachments_tries = attachments_tries + 1"
             " WHERE base = :base AND view = 'emails' AND row_id = ANY(:ids)"
         ),
-        {"base": base, "ids": list(row_ids), "first": FIRST_PAUSE},
+        {"base": base, "ids": list(row_ids), "first": FIRST_PAUSE, "longest": LONGEST_PAUSE},
     )
 
 
@@ -123,7 +130,8 @@ def sent_files(
             "SELECT p.record_id, p.row_id, jsonb_array_length(e.attachments) AS files"
             " FROM twm.published p JOIN missive.emails e ON e.id = p.row_id"
             " WHERE p.base = :base AND p.view = 'emails' AND p.record_id IS NOT NULL"
-            " AND p.attachments_sent_at < now() - :age ORDER BY p.attachments_sent_at LIMIT :limit"
+            " AND p.attachments_sent_at IS NOT NULL AND twm.is_due(p.attachments_sent_at + :age, :age)"
+            " ORDER BY p.attachments_sent_at LIMIT :limit"
         ),
         {"base": base, "age": older_than, "limit": limit},
     )

@@ -135,7 +135,8 @@ def read_progress(connection: Connection, source: Source) -> list[Json]:
     return _all(
         connection,
         "SELECT stream, phase, done, total, updated_at FROM twm.progress WHERE source = :source"
-        " AND updated_at > now() - make_interval(secs => :seconds) ORDER BY updated_at DESC",
+        " AND updated_at BETWEEN now() - make_interval(secs => :seconds) AND clock_timestamp()"
+        " ORDER BY updated_at DESC",
         source=source,
         seconds=PROGRESS_SECONDS,
     )

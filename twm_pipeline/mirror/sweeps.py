@@ -223,7 +223,8 @@ def _load(connection: Connection, source: Source, *, place: Json, may_go_on: Cal
     row = connection.execute(
         text(
             "SELECT began_at, first_seq, place, turn,"
-            " coalesce(moved_at > now() - make_interval(hours => :hours), false) AS is_recent"
+            " coalesce(moved_at BETWEEN now() - make_interval(hours => :hours) AND clock_timestamp(), false)"
+            " AS is_recent"
             " FROM twm.sweeps WHERE source = :source"
         ),
         {"source": source, "hours": KEPT_HOURS},

@@ -78,7 +78,8 @@ def read_absences(connection: Connection, table: Table, *, wanted: int | None = 
     row = connection.execute(
         text(
             "SELECT count(*) FILTER (WHERE NOT deleted) AS living, count(*) FILTER (WHERE deleted AND"
-            " deleted_evidence = 'absence' AND synced_at > now() - interval '24 hours') AS recent,"
+            " deleted_evidence = 'absence' AND synced_at BETWEEN now() - interval '24 hours'"
+            " AND now() + interval '24 hours') AS recent,"  # later: the clock was set back since
             " count(*) FILTER (WHERE NOT deleted AND missing_since <= now() - :wait) AS missing,"
             f" min(missing_since) FILTER (WHERE NOT deleted) AS since FROM {table.name}"
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +65,14 @@ class FilePublisher:
     Args:
         publisher: The base's, prepared.
         renew: Gets fresh addresses from the vendor; None: those that have expired wait.
+        sent: Of how many e-mails the files were sent.
+        renewed: E-mails whose addresses are fresh, whatever this machine's clock makes of their expiry.
     """
 
     publisher: Publisher
     renew: Renew | None = None
     sent: int = 0
+    renewed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.base = self.publisher.base
@@ -152,6 +155,7 @@ class FilePublisher:
             self.renew = None
             return
         links |= {row_id: _by_id(items) for row_id, items in found.items()}
+        self.renewed |= found.keys()
         lost = [row.row_id for row in rows if not self._lives(row, links[row.row_id])]
         with self.publisher.commit() as connection:
             note_failed(connection, self.base, lost)
@@ -160,7 +164,8 @@ class FilePublisher:
         """Return whether every file of *row* has an address that is good for some time."""
         until = datetime.now(UTC) + longer
         urls = [links.get(str(item.get("id")), {}).get("url") for item in row.files]
-        return all(isinstance(url, str) and (expiry_of(url) or until) >= until for url in urls)
+        is_fresh = row.row_id in self.renewed and not longer
+        return all(isinstance(url, str) and (is_fresh or (expiry_of(url) or until) >= until) for url in urls)
 
     def _is_uploaded(self, row: FileRow, links: Mapping[str, Json]) -> bool:
         """Return whether we fetch the files ourselves: the time is short, or Airtable failed to."""

@@ -227,8 +227,9 @@ def _is_put_off(attempt: KnownHook, wanted: WantedHook, survey: Survey, *, now: 
         return False
     if attempt.status == "asked" and survey.listed is not None:
         return False  # it is not listed, so it was not made
-    wait = FIRST_WAIT * 2 ** min(attempt.attempts - 1, 10)
-    return bool(now < attempt.checked_at + min(wait, LONGEST_WAIT))
+    wait = min(FIRST_WAIT * 2 ** min(attempt.attempts - 1, 10), LONGEST_WAIT)
+    left = attempt.checked_at + wait - now
+    return bool(timedelta(0) < left <= LONGEST_WAIT)  # more is left only where a clock was set back
 
 
 def _delete(hook: OwnHook, why: str) -> Action:

@@ -1,5 +1,6 @@
 """The alerts as people get them: things are broken for real, and a receiver on loopback listens."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 from dagster._core.events import DagsterEventType
 from dagster._time import get_current_timestamp
 
+from twm_pipeline.alerts import AlertState
 from twm_pipeline.defs import alerts
 from twm_pipeline.defs.alerts import alerts_sensor
 from twm_pipeline.defs.failures import as_failures
@@ -234,6 +236,12 @@ def test_a_receiver_that_asks_for_a_pause_is_left_alone(watch):
 
     assert watch.look() == []
     assert "asked for a pause" in watch.said[-1]
+
+
+def test_a_pause_asked_for_before_the_clock_was_set_back_is_over(watch):
+    watch.cursor = AlertState(outbox=["PROBLEM a"], not_before=time.time() + 86_400).to_text()
+
+    assert watch.look() == ["PROBLEM a"]
 
 
 def test_without_an_address_the_sensor_says_so(watch, monkeypatch):

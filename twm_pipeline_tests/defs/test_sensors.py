@@ -8,6 +8,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from pydantic import SecretStr
 
 from twm_pipeline.definitions import defs
+from twm_pipeline.defs.windows import why_pause
 from twm_pipeline.records import Hint, Source
 from twm_pipeline.spool import Envelope, Spool
 from twm_pipeline.sync.drain import spool_of
@@ -172,6 +173,15 @@ def test_a_window_that_failed_a_moment_ago_is_not_followed_by_another_at_once(de
 
     run = f"Run {second.run_id[:8]} of teamwork_sync"
     assert f"{run} failed (AuthenticationError), the last of 2; the next one starts in" in answer
+
+
+def test_a_failure_of_before_the_clock_was_set_back_holds_up_nothing(deployment):
+    deployment.set(teamwork_api_key=SecretStr("wrong"))
+    deployment.run("teamwork_sync")
+    now = datetime.now(UTC)
+
+    assert why_pause(deployment.instance, "teamwork", now=now) is not None
+    assert why_pause(deployment.instance, "teamwork", now=now - timedelta(hours=1)) is None
 
 
 def test_a_run_that_succeeds_ends_the_pause(deployment):

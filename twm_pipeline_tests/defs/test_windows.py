@@ -44,6 +44,14 @@ def test_a_successor_may_be_queued_shortly_before_a_window_ends(age, skips):
     assert (why_not([record(Status.STARTED, age=age)], lead=60, now=NOW) is not None) is skips
 
 
+@pytest.mark.parametrize("age", [-4000, -10_000_000])
+def test_a_run_of_before_the_clock_was_set_back_holds_up_nothing(age):
+    run = record(Status.STARTED, age=age)
+
+    assert is_lost(run, now=NOW)
+    assert why_not([run], now=NOW) is None
+
+
 def test_a_window_without_its_lock_is_lost_after_a_while():
     assert not is_lost(record(Status.STARTED, age=60), now=NOW)
     assert is_lost(record(Status.STARTED, age=130), now=NOW)

@@ -7,6 +7,7 @@ import pytest
 
 from twm_pipeline.errors import PACKAGE_DIR
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
+from twm_pipeline_tests.clocks import set_clock_back
 from twm_pipeline_tests.faults.world import SECOND_LOOK_SECONDS, World, settings_for
 
 YEAR_2099 = 4_087_497_600
@@ -54,6 +55,19 @@ def test_a_vendors_clock_that_jumps_ages_later_loses_nothing(world):
         world.sync()
     world.settle()
 
+    world.assert_true()
+
+
+@pytest.mark.parametrize("by", [YEAR, timedelta(hours=2), -YEAR], ids=str)
+def test_postgresqls_clock_may_jump_between_two_passes(world, by):
+    world.sync()
+    world.reconcile()
+    world.control.random_changes(30, 5)
+
+    set_clock_back(world.engine, by)
+
+    world.sync()
+    world.settle()
     world.assert_true()
 
 

@@ -160,6 +160,16 @@ def test_a_window_asks_the_vendor_for_fresh_addresses(base: Account) -> None:
     assert waiting(base) == 0
 
 
+def test_fresh_addresses_are_believed_where_our_clock_is_ahead_of_the_vendors(base: Account) -> None:
+    base.box.world.clock.offset = -2 * 3600
+    message_id = receive(base, SMALL)
+
+    PublishWindow(engine=base.engine, settings=base.settings, seconds=1).run()
+
+    assert [file["size"] for file in files(base, message_id)] == [2000]
+    assert waiting(base) == 0
+
+
 def test_a_field_of_files_that_is_deleted_is_made_again_and_filled(base: Account) -> None:
     old = receive(base, SMALL)
     publish(base)

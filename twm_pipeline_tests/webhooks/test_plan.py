@@ -286,6 +286,12 @@ def test_waits_grow_to_a_day():
     assert not world.plan(patient=True, now=NOW + timedelta(hours=25)).put_off
 
 
+def test_a_creation_of_before_the_clock_was_set_back_is_tried_again():
+    world = world_of([], [known("open TASK.CREATED", TASK, status=REFUSED, attempts=1)])
+
+    assert not world.plan(patient=True, now=NOW - timedelta(days=30)).put_off
+
+
 def test_while_a_creation_waits_the_old_hook_stays():
     table = [known("1", TASK, BASES[2]), known("open TASK.CREATED", TASK, status=REFUSED, attempts=1)]
     world = world_of([listed("1", TASK, BASES[2])], table)
