@@ -12,12 +12,12 @@ from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
-from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of
+from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of, run_window
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import LEAD_SECONDS
 from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import why_no_window, window_request
-from twm_pipeline.errors import TwmError, WindowClosedError
+from twm_pipeline.errors import TwmError
 from twm_pipeline.mirror.attachments import MOST_COUNTED, count_due, read_attachments
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.attachment_look import AttachmentReport
@@ -114,19 +114,8 @@ def _download(
         else:
             ledger.note_commit("attachments", report)
 
-    def wait(seconds: float) -> None:
-        stop.sleep(seconds)
-        ledger.log_due()
-
-    window.on_report, window.should_stop, window.wait = on_report, stop.check, wait
-    try:
-        ran = window.run()
-    except WindowClosedError:
-        ledger.log_changes()
-        if not stop.requested or window.seconds == 0:
-            raise
-        ran = True
-    if not ran:
+    window.on_report = on_report
+    if not run_window(window, ledger, stop):
         context.log.info("Another process downloads files already; this run is not needed.")
         return []
     return [

@@ -15,12 +15,12 @@ from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
-from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of
+from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of, run_window
 from twm_pipeline.defs.resources import MirrorResource
 from twm_pipeline.defs.sensors import INTERVAL_SECONDS, LEAD_SECONDS
 from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import runs_of, why_no_window, why_not, window_request
-from twm_pipeline.errors import ConfigError, TwmError, WindowClosedError
+from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.mirror.changelog import count_changes
 from twm_pipeline.mirror.published import count_published, load_publication
 from twm_pipeline.settings import Settings, load_settings
@@ -141,10 +141,6 @@ def _publish(
         log=log,
     )
 
-    def wait(seconds: float) -> None:
-        stop.sleep(seconds)
-        ledger.log_due()
-
     def on_report(reports: dict[Key, PublishReport]) -> None:
         ledger.note_reports(reports)
         for view, report in reports.items():
@@ -152,17 +148,7 @@ def _publish(
                 context.log.warning("airtable/%s: %s", view, problem)
 
     window.on_report, window.on_commit = on_report, ledger.note_commit
-    window.should_stop, window.wait = stop.check, wait
-    try:
-        ran = window.run()
-    except WindowClosedError:
-        ledger.log_changes()
-        if not stop.requested or window.seconds == 0:
-            raise
-        ran = True
-    except KeyboardInterrupt:
-        ledger.log_changes()
-        raise
+    ran = run_window(window, ledger, stop)
     if window.check is not None:
         _tell_found(context, window)
     if not ran:

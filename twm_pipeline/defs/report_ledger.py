@@ -1,4 +1,4 @@
-"""Figures of windows over the mirror: which ones the next materialization shows, and when it is due."""
+"""Windows over the mirror: run to their end, and which figures the next materialization shows, and when."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twm_pipeline.defs.ledger import BUSY_SECONDS, QUIET_SECONDS
+from twm_pipeline.errors import WindowClosedError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from twm_pipeline.defs.interrupts import StopRequest
+    from twm_pipeline.sync.attachments import AttachmentWindow
+    from twm_pipeline.sync.publishing import PublishWindow
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R", bound="DataclassInstance")
@@ -82,6 +87,33 @@ class ReportLedger(Generic[K, R]):
         pending = self._pending(view)
         self._logged[view], self._logged_at[view] = self._total(view), self.clock()
         return pending
+
+
+def run_window(
+    window: AttachmentWindow | PublishWindow, ledger: ReportLedger[Any, Any], stop: StopRequest
+) -> bool:
+    """Run *window* to its end, and log what is due while it waits; return False where it was not needed.
+
+    Raises:
+        WindowClosedError: If it was to do its work once and could not end it.
+        KeyboardInterrupt: If a cancelled run had to be broken off; what changed is logged.
+    """
+
+    def wait(seconds: float) -> None:
+        stop.sleep(seconds)
+        ledger.log_due()
+
+    window.should_stop, window.wait = stop.check, wait
+    try:
+        return window.run()
+    except WindowClosedError:
+        ledger.log_changes()
+        if not stop.requested or window.seconds == 0:
+            raise
+        return True
+    except KeyboardInterrupt:
+        ledger.log_changes()
+        raise
 
 
 def _combined(one: R, other: R, *, sign: int = 1) -> R:

@@ -11,8 +11,6 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from pydantic import SecretStr
 
 from twm_pipeline.definitions import defs
-from twm_pipeline.defs.report_ledger import ReportLedger
-from twm_pipeline.sync.publish import PublishReport
 from twm_pipeline_tests.defs.conftest import Deployment
 
 
@@ -171,25 +169,3 @@ def test_an_open_window_publishes_a_change_as_it_comes(published):
     assert result.success
     titles = {row["cells"].get("name") for row in published.control.truth("airtable_record")}
     assert "Order steel" in titles
-
-
-def test_figures_of_a_ledger_add_up():
-    now = [0.0]
-    logged: list[tuple[str, int]] = []
-    ledger: ReportLedger[str, PublishReport] = ReportLedger(
-        ("tasks",),
-        make=PublishReport,
-        changed=lambda report: report.created > 0,
-        log=lambda view, report: logged.append((view, report.created)),
-        clock=lambda: now[0],
-    )
-
-    for second in range(1, 13):
-        now[0] = float(second)
-        report = PublishReport(created=1)
-        ledger.note_commit("tasks", report)
-        ledger.note_reports({"tasks": report})
-    last = ledger.close()["tasks"].created
-
-    assert [view for view, _ in logged] == ["tasks", "tasks"]
-    assert sum(count for _, count in logged) + last == 12
