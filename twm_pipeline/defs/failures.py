@@ -6,7 +6,7 @@ body or an address, so its text stays out of Dagster's event log; its class and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import dagster as dg
@@ -24,6 +24,7 @@ from twm_pipeline.errors import (
     place_of,
     trace_of,
 )
+from twm_pipeline.records import Source
 
 FAILED_BY = "twm/failed_by"
 """Tag of runs that an error of ours ended, with its class; a run whose process was lost has none."""
@@ -49,6 +50,34 @@ def as_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext | None
             if context is not None:
                 _tell(context, failure)
             raise failure from None
+
+
+def for_each_source(
+    context: dg.OpExecutionContext,
+    sources: Iterable[Source],
+    work: Callable[[Source], Iterable[TwmError]],
+) -> None:
+    """Do *work* for every vendor; one that fails does not keep the others from it.
+
+    Args:
+        context: Of the run; errors are logged as they come.
+        sources: The vendors.
+        work: Returns what did not end well though the work went on.
+
+    Raises:
+        TwmError: The first problem, in the end; at once if the run was cancelled.
+    """
+    problems: list[TwmError] = []
+    for source in sources:
+        try:
+            problems += work(source)
+        except WindowClosedError:
+            raise
+        except TwmError as error:
+            context.log.error("%s", error)  # noqa: TRY400 - the text is the product's own
+            problems.append(error)
+    if problems:
+        raise problems[0]
 
 
 def _tell(context: dg.OpExecutionContext | dg.AssetExecutionContext, failure: dg.Failure) -> None:

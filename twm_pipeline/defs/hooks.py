@@ -1,14 +1,16 @@
 """The check of the hooks at the vendors: Teamwork switches one off silently when its deliveries fail."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 
-from twm_pipeline.defs.failures import as_failures
+from twm_pipeline.defs.failures import as_failures, for_each_source
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource, why_all_switched_off, why_switched_off
 from twm_pipeline.defs.windows import request_unless_busy
-from twm_pipeline.errors import TwmError, WindowClosedError
+from twm_pipeline.errors import TwmError
 from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.webhooks.registration import HooksReport, open_registrar
@@ -29,30 +31,21 @@ def check_hooks(context: dg.OpExecutionContext) -> None:
         if (reason := why_nothing_to_check(settings)) is not None:
             context.log.info(reason)
             return
-        problems: list[TwmError] = []
-        for source in SOURCES:
-            if why_switched_off(settings, source) is not None:
-                continue
-            try:
-                _tell(context, _check(context, settings, source, stop))
-            except WindowClosedError:
-                raise
-            except TwmError as error:
-                context.log.error("%s", error)  # noqa: TRY400 - the text is the product's own
-                problems.append(error)
-        if problems:
-            raise problems[0]
+        used = [source for source in SOURCES if why_switched_off(settings, source) is None]
+        for_each_source(context, used, lambda source: _check(context, settings, source, stop))
 
 
 def _check(
     context: dg.OpExecutionContext, settings: Settings, source: Source, stop: StopRequest
-) -> HooksReport:
+) -> Iterable[TwmError]:
+    """Make the hooks at one vendor those that are wanted; what could not be repaired fails no run."""
     mirror: MirrorResource = context.resources.mirror
     with (
         mirror.opened(context.log) as engine,
         open_registrar(engine, settings, source, should_stop=stop.check) as registrar,
     ):
-        return registrar.register(patient=True)
+        _tell(context, registrar.register(patient=True))
+    return ()
 
 
 def _tell(context: dg.OpExecutionContext, report: HooksReport) -> None:

@@ -4,14 +4,14 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from twm_pipeline.defs.config import ReconcileConfig
-from twm_pipeline.defs.failures import as_failures
+from twm_pipeline.defs.failures import as_failures, for_each_source
 from twm_pipeline.defs.figures import Figures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.ledger import Interval, Ledger
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource, why_switched_off
 from twm_pipeline.defs.tags import SOURCE
-from twm_pipeline.errors import MassDeletionError, TwmError, WindowClosedError
+from twm_pipeline.errors import MassDeletionError
 from twm_pipeline.mirror.tables import STREAMS
 from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.sync.engine import PassReport
@@ -57,20 +57,13 @@ def sweep(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
     mirror: MirrorResource = context.resources.mirror
     with ending_gently() as stop, as_failures(context):
         settings = mirror.settings()
-        problems: list[TwmError] = []
+        used = []
         for source in config.to_sources():
             if (reason := why_switched_off(settings, source)) is not None:
                 context.log.warning(reason)
-                continue
-            try:
-                problems += _sweep_source(context, config, source, stop)
-            except WindowClosedError:
-                raise
-            except TwmError as error:
-                context.log.error("%s", error)  # noqa: TRY400 - the text is the product's own
-                problems.append(error)
-        if problems:
-            raise problems[0]
+            else:
+                used.append(source)
+        for_each_source(context, used, lambda source: _sweep_source(context, config, source, stop))
 
 
 def _sweep_source(
