@@ -17,6 +17,7 @@ from twm_pipeline.sources.missive import MAILBOXES, Mailbox, activity_of
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.missive import MissivePass
 from twm_pipeline.sync.missive_conversations import CONVERSATIONS_PER_BATCH
+from twm_pipeline.sync.refusals import read_unless_refused
 from twm_pipeline.sync.walks import DownStep, walk_down
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class MissiveSweep:
     def run(self) -> dict[str, int]:
         """Take the steps in their order; return per stream how many rows are gone for good."""
         self.sync.follow_scope()
-        readable = [self._list(mailbox) for mailbox in MAILBOXES]
+        readable = [self._may_list(mailbox) for mailbox in MAILBOXES]
         if all(readable):  # of a list that may not be read nothing can be absent
             self._look_at_absent()
         self.sync.drafts.read()
@@ -61,25 +62,33 @@ class MissiveSweep:
         self.sweep.turn = self.sweep.place.get("upto") or ""
         return {stream: figures.deleted for stream, figures in self.work.report.streams.items()}
 
-    def _list(self, mailbox: Mailbox) -> bool:
-        """List a mailbox from where it goes on, and store what no list before has shown."""
+    def _may_list(self, mailbox: Mailbox) -> bool:
+        """List a mailbox from where it goes on; return False where the token may not read it."""
         if mailbox in self.lists and self.lists[mailbox] is None:
             return True
-        try:
-            for step in walk_down(
-                lambda until: self.sync.api.fetch_conversations(mailbox, until=until, fresh=False),
-                time_of=activity_of,
-                start=self.lists.get(mailbox),
-                still_there=self.sync.conversations.still_there,
-                proves_end=True,
-            ):
-                self._store(step, mailbox)
-                if self.lists[mailbox] is None:
-                    break
-        except AccessError as error:
-            self.work.report.problems.append(f"mailbox {mailbox}: {error}")
-            return False
-        return True
+        listed = read_unless_refused(
+            self.work,
+            "conversations",
+            mailbox,
+            read=lambda: self._list(mailbox),
+            what=f"mailbox {mailbox}",
+            refusals=(AccessError,),
+        )
+        return listed is not None
+
+    def _list(self, mailbox: Mailbox) -> int:
+        """Store what no list before has shown; return how many conversations were seen by then."""
+        for step in walk_down(
+            lambda until: self.sync.api.fetch_conversations(mailbox, until=until, fresh=False),
+            time_of=activity_of,
+            start=self.lists.get(mailbox),
+            still_there=self.sync.conversations.still_there,
+            proves_end=True,
+        ):
+            self._store(step, mailbox)
+            if self.lists[mailbox] is None:
+                break
+        return self.done
 
     def _store(self, step: DownStep, mailbox: Mailbox) -> None:
         """Store the new rows of a page, some with all that is in them; then the place after it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twm_pipeline.mirror.checkpoints import from_iso, to_iso
@@ -10,7 +11,7 @@ from twm_pipeline.mirror.tables import DIRECTORIES, FEEDS, TASK_COMMENTS, TASKS
 from twm_pipeline.mirror.tombstones import count_rows, follow_tasks, newest_version
 from twm_pipeline.sources.fields import plain_id
 from twm_pipeline.sync.engine import PassOptions
-from twm_pipeline.sync.refusals import REFUSALS
+from twm_pipeline.sync.refusals import read_unless_refused
 from twm_pipeline.sync.teamwork import TeamworkPass
 from twm_pipeline.sync.walks import ONE_SECOND, UpStep, walk_up
 
@@ -47,7 +48,7 @@ class TeamworkSweep:
             self._list_tasks()
         self.sync.read_deleted_in_full(on_page=lambda page: self.sweep.see(TASKS, _ids_of([page])))
         directories = [table for table in DIRECTORIES if self._list_directory(table)]
-        feeds = [table for table in FEEDS if self._list_feed(table)]
+        feeds = [table for table in FEEDS if self._may_list_feed(table)]
         # Projects before what is in them: whether theirs was deleted decides what an absent task is.
         return {table.stream: self._judge(table) for table in (*directories, TASKS, *feeds)}
 
@@ -73,27 +74,24 @@ class TeamworkSweep:
 
     def _list_directory(self, table: Table) -> bool:
         """List a directory and store it; return False where the key may not read it."""
-        try:
-            ids = self.sync.read_directory(table)
-        except REFUSALS as error:
-            self.work.report.problems.append(f"{table.stream}: {error}")
+        ids = read_unless_refused(self.work, table.stream, read=partial(self.sync.read_directory, table))
+        if ids is None:
             return False
         self.sweep.see(table, ids)
         return True
 
-    def _list_feed(self, table: Table) -> bool:
-        """List time entries or comments and store them; return False where the key may not read them."""
-        try:
-            for page in self.sync.feeds.listing(table):
-                self.sync.store_directory_rows(table, self._once(table, page) if self.work.is_dry else page)
-                self.sweep.see(table, _ids_of([page]))
-                self.work.progress(
-                    table.stream, phase="reconcile", done=self.work.report.of(table.stream).fetched
-                )
-        except REFUSALS as error:
-            self.work.report.problems.append(f"{table.stream}: {error}")
-            return False
-        return True
+    def _may_list_feed(self, table: Table) -> bool:
+        """List time entries or comments; return False where the key may not read them."""
+        return read_unless_refused(self.work, table.stream, read=partial(self._list_feed, table)) is not None
+
+    def _list_feed(self, table: Table) -> int:
+        """Store time entries or comments; return how many rows were read."""
+        figures = self.work.report.of(table.stream)
+        for page in self.sync.feeds.listing(table):
+            self.sync.store_directory_rows(table, self._once(table, page) if self.work.is_dry else page)
+            self.sweep.see(table, _ids_of([page]))
+            self.work.progress(table.stream, phase="reconcile", done=figures.fetched)
+        return figures.fetched
 
     def _once(self, table: Table, page: Page) -> Page:
         """Return a page without rows that were seen: where nothing stays, a second read would count again."""

@@ -12,7 +12,8 @@ from twm_pipeline.records import Source
 from twm_pipeline.sandbox import Sandbox, SandboxControl, SandboxOptions
 from twm_pipeline.settings import Settings
 from twm_pipeline.sync.engine import PassOptions, PassReport
-from twm_pipeline.sync.window import run_pass
+from twm_pipeline.sync.reconcile import ReconcileOptions
+from twm_pipeline.sync.window import run_pass, run_reconcile
 
 
 @dataclass
@@ -30,6 +31,10 @@ class Account:
     def sync(self, source: Source, **options: Any) -> PassReport:
         """Do one pass and return its report."""
         return run_pass(self.engine, self.settings, source, options=PassOptions(**options))
+
+    def reconcile(self, source: Source) -> PassReport:
+        """Sweep the source completely and return the report."""
+        return run_reconcile(self.engine, self.settings, source, options=ReconcileOptions())[1]
 
     def requests(self, source: Origin) -> int:
         return self.control.request_count(source)

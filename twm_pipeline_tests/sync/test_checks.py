@@ -373,6 +373,22 @@ def test_what_is_refused_is_told_and_not_verified_until_it_is_read_again(
     assert wrong(found(account, source, asks_vendor=False)) == {}
 
 
+@pytest.mark.parametrize(
+    ("source", "path", "stream", "stopped"), FEEDS_REFUSED.values(), ids=FEEDS_REFUSED.keys()
+)
+def test_a_sweep_notes_what_is_refused_and_lifts_it_as_a_pass_does(account, source, path, stream, stopped):
+    read(account)
+    account.control.add_fault(source, "403", path=path, count=None)
+    refused = account.reconcile(source)
+    told = found(account, source, asks_vendor=False)
+    account.control.clear_faults()
+    back = account.reconcile(source)
+
+    assert (refused.stopped, back.stopped) == (stopped, set())
+    assert wrong(told) == {f"{source}/{name} stream_is_readable": "warning" for name in stream.split()}
+    assert wrong(found(account, source, asks_vendor=False)) == {}
+
+
 def test_what_was_never_readable_is_told_as_something_else_than_what_was_lost(account):
     account.control.add_fault("teamwork", "403", path="time.json", count=None)
     account.sync("teamwork")
