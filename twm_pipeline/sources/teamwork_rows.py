@@ -38,7 +38,7 @@ _VOLATILE = frozenset({"avatarUrl", "lastWorkedOn", "lastLogin", "sequence", "in
 
 
 def updated_at(row: Json) -> datetime | None:
-    """Return when a task's row says that it was last updated."""
+    """Return when a row says that it was last updated; v1 has another name for it."""
     return read_iso(row, "updatedAt") or read_iso(row, "dateUpdated")
 
 
@@ -69,6 +69,16 @@ def _base(row: Json, *, version: datetime | None, date: datetime) -> dict[str, A
         "version_at": version if version is None or version <= date else None,
         "content_hash": digest({key: value for key, value in row.items() if key not in _VOLATILE}),
         "raw": to_json(row),
+    }
+
+
+def _dated(row: Json, *, date: datetime) -> dict[str, Any]:
+    """Return what every record has whose row says when it was made and changed: the latter is its version."""
+    updated = updated_at(row)
+    return {
+        **_base(row, version=updated, date=date),
+        "created_at": read_iso(row, "createdAt"),
+        "updated_at": updated,
     }
 
 
@@ -115,12 +125,11 @@ def parse_task(row: Json, *, date: datetime) -> Task:
     Raises:
         RecordError: If the row cannot be used; the message names the key.
     """
-    updated = updated_at(row)
     deleted_at = read_iso(row, "deletedAt")
     assignees = _assignees(row)
     status = read_text(row, "status")
     return Task(
-        **_base(row, version=updated, date=date),
+        **_dated(row, date=date),
         deleted=deleted_at is not None or status == "deleted",
         deleted_at=deleted_at,
         title=read_text(row, "name"),
@@ -139,9 +148,7 @@ def parse_task(row: Json, *, date: datetime) -> Task:
         due_date=read_calendar_date(row, "dueDate"),
         estimate_minutes=read_int(row, "estimateMinutes"),
         accumulated_estimate_minutes=read_int(row, "accumulatedEstimatedMinutes"),
-        created_at=read_iso(row, "createdAt"),
         created_by_id=_related_id(row, "createdBy", "createdByUserId"),
-        updated_at=updated,
         updated_by_id=_related_id(row, "updatedBy", "updatedByUserId"),
         completed_at=read_iso(row, "completedAt"),
         completed_by_id=_related_id(row, "completedBy", "completedByUserId"),
@@ -151,7 +158,7 @@ def parse_task(row: Json, *, date: datetime) -> Task:
 def parse_project(row: Json, *, date: datetime) -> Project:
     """Return a project; see `parse_task`."""
     return Project(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
+        **_dated(row, date=date),
         deleted=read_text(row, "status") == "deleted",
         name=read_text(row, "name"),
         description=read_text(row, "description"),
@@ -162,8 +169,6 @@ def parse_project(row: Json, *, date: datetime) -> Project:
         tag_ids=_related_ids(row, "tags", "tagIds"),
         start_at=read_iso(row, "startAt"),
         end_at=read_iso(row, "endAt"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
         completed_at=read_iso(row, "completedAt"),
         archived_at=read_iso(row, "archivedAt"),
     )
@@ -172,21 +177,19 @@ def parse_project(row: Json, *, date: datetime) -> Project:
 def parse_tasklist(row: Json, *, date: datetime) -> Tasklist:
     """Return a task list; see `parse_task`."""
     return Tasklist(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
+        **_dated(row, date=date),
         deleted=read_text(row, "status") == "deleted",
         name=read_text(row, "name"),
         description=read_text(row, "description"),
         project_id=_related_id(row, "project", "projectId"),
         status=read_text(row, "status"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
     )
 
 
 def parse_person(row: Json, *, date: datetime) -> Person:
     """Return a person; see `parse_task`."""
     return Person(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
+        **_dated(row, date=date),
         deleted=bool(read_bool(row, "deleted")),
         first_name=read_text(row, "firstName"),
         last_name=read_text(row, "lastName"),
@@ -194,8 +197,6 @@ def parse_person(row: Json, *, date: datetime) -> Person:
         title=read_text(row, "title"),
         type=read_text(row, "type"),
         company_id=_related_id(row, "company", "companyId"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
     )
 
 
@@ -212,13 +213,11 @@ def parse_tag(row: Json, *, date: datetime) -> Tag:
 def parse_company(row: Json, *, date: datetime) -> Company:
     """Return a company; see `parse_task`."""
     return Company(
-        **_base(row, version=read_iso(row, "updatedAt"), date=date),
+        **_dated(row, date=date),
         deleted=read_text(row, "status") == "deleted",
         name=read_text(row, "name"),
         status=read_text(row, "status"),
         website=read_text(row, "website"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=read_iso(row, "updatedAt"),
     )
 
 
@@ -235,10 +234,9 @@ def parse_team(row: Json, *, date: datetime) -> Team:
 
 def parse_time_entry(row: Json, *, date: datetime) -> TimeEntry:
     """Return a time entry; see `parse_task`."""
-    updated = updated_at(row)
     deleted_at = read_iso(row, "deletedAt")
     return TimeEntry(
-        **_base(row, version=updated, date=date),
+        **_dated(row, date=date),
         deleted=deleted_at is not None or bool(read_bool(row, "deleted")),
         deleted_at=deleted_at,
         description=read_text(row, "description"),
@@ -250,8 +248,6 @@ def parse_time_entry(row: Json, *, date: datetime) -> TimeEntry:
         project_id=_related_id(row, "project", "projectId"),
         tag_ids=_related_ids(row, "tags", "tagIds"),
         logged_by_id=_related_id(row, "loggedBy", "loggedByUserId"),
-        created_at=read_iso(row, "createdAt"),
-        updated_at=updated,
         updated_by_id=_related_id(row, "updatedBy", "updatedByUserId"),
     )
 
