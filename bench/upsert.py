@@ -23,7 +23,7 @@ from twm_pipeline.mirror.upserts import Counts, Observed
 from twm_pipeline.records import Record
 from twm_pipeline.settings import load_settings
 from twm_pipeline.sources.fields import read_iso
-from twm_pipeline.sources.missive import parse_message
+from twm_pipeline.sources.missive_rows import parse_message
 from twm_pipeline.sources.teamwork_rows import parse_task
 from twm_pipeline.sync.engine import open_pass
 from twm_pipeline.sync.teamwork import HISTORY_ROWS_PER_COMMIT

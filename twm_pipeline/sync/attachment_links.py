@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from twm_pipeline.mirror.attachments import FileRow, Key
-from twm_pipeline.sources.missive import MissiveSource, child_time
+from twm_pipeline.sources.missive import MissiveSource
+from twm_pipeline.sources.missive_rows import child_time
 from twm_pipeline.sync.engine import RECORD_FAULTS
 
 if TYPE_CHECKING:

@@ -46,7 +46,8 @@ from twm_pipeline.mirror.attachments import (
     reconsider_skipped,
     settle_path,
 )
-from twm_pipeline.sources.missive import MissiveSource, expiry_of
+from twm_pipeline.sources.missive import MissiveSource
+from twm_pipeline.sources.missive_rows import expiry_of
 from twm_pipeline.sync.attachment_links import fresh_urls
 from twm_pipeline.sync.engine import configured_sources, open_pass
 

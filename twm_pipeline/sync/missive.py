@@ -18,18 +18,10 @@ from twm_pipeline.mirror.checkpoints import (
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
 from twm_pipeline.mirror.tables import EMAILS, THREADS
-from twm_pipeline.mirror.tombstones import (
-    due_second_looks,
-    forget_second_looks,
-)
+from twm_pipeline.mirror.tombstones import due_second_looks, forget_second_looks
 from twm_pipeline.sources.fields import to_unix
-from twm_pipeline.sources.missive import (
-    MAILBOXES,
-    Mailbox,
-    MissiveSource,
-    Page,
-    activity_of,
-)
+from twm_pipeline.sources.missive import MAILBOXES, Mailbox, MissiveSource, Page
+from twm_pipeline.sources.missive_rows import activity_of
 from twm_pipeline.sync.directories import is_due
 from twm_pipeline.sync.engine import Pass, PassOptions, ensure_account
 from twm_pipeline.sync.missive_absent import AbsentThreads

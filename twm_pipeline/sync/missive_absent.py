@@ -8,7 +8,7 @@ from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS
 from twm_pipeline.mirror.tombstones import mark_inaccessible, tombstone
-from twm_pipeline.sources.missive import parse_message
+from twm_pipeline.sources.missive_rows import parse_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

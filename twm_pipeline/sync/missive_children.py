@@ -12,11 +12,9 @@ from twm_pipeline.mirror import conversations as store
 from twm_pipeline.mirror.checkpoints import SetAside, set_aside, waiting_set_aside
 from twm_pipeline.mirror.tables import COMMENTS
 from twm_pipeline.records import Json
-from twm_pipeline.sources.missive import (
-    IDS_PER_CALL,
+from twm_pipeline.sources.missive import IDS_PER_CALL, MissiveSource, Page
+from twm_pipeline.sources.missive_rows import (
     Children,
-    MissiveSource,
-    Page,
     child_time,
     is_sent,
     is_unsettled,

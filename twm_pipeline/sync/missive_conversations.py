@@ -15,7 +15,8 @@ from twm_pipeline.mirror.tombstones import mark_missing
 from twm_pipeline.mirror.upserts import Observed
 from twm_pipeline.records import WITHOUT_ID, Json
 from twm_pipeline.sources.fields import to_unix
-from twm_pipeline.sources.missive import Children, MissiveSource, activity_of, is_trashed, parse_conversation
+from twm_pipeline.sources.missive import MissiveSource
+from twm_pipeline.sources.missive_rows import Children, activity_of, is_trashed, parse_conversation
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions
 from twm_pipeline.sync.missive_children import ChildReader, Due
 from twm_pipeline.sync.missive_drafts import drafts_key

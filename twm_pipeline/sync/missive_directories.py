@@ -12,7 +12,7 @@ from twm_pipeline.mirror.checkpoints import Checkpoint, save_checkpoint
 from twm_pipeline.mirror.tables import MISSIVE_DIRECTORIES
 from twm_pipeline.mirror.tombstones import mark_missing, tombstone
 from twm_pipeline.sources.fields import plain
-from twm_pipeline.sources.missive import DIRECTORY_PARSERS
+from twm_pipeline.sources.missive_rows import DIRECTORY_PARSERS
 from twm_pipeline.sync.directories import is_due
 from twm_pipeline.sync.refusals import read_unless_refused
 

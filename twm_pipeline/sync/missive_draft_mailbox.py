@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twm_pipeline.errors import AccessError, NotFoundError, RequestRefusedError
 from twm_pipeline.mirror import conversations as store
 from twm_pipeline.mirror.checkpoints import Checkpoint, save_checkpoint, set_aside
-from twm_pipeline.sources.missive import activity_of
+from twm_pipeline.sources.missive_rows import activity_of
 from twm_pipeline.sync.missive_children import Due
 from twm_pipeline.sync.refusals import read_unless_refused
 from twm_pipeline.sync.walks import walk_down

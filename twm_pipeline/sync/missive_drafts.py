@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.mirror.checkpoints import SetAside
 from twm_pipeline.sources.fields import plain
-from twm_pipeline.sources.missive import Page, child_time
+from twm_pipeline.sources.missive import Page
+from twm_pipeline.sources.missive_rows import child_time
 
 if TYPE_CHECKING:
     from twm_pipeline.records import Json

@@ -14,13 +14,8 @@ from sqlalchemy import text
 
 from twm_pipeline.errors import AuthenticationError, NotFoundError, RetriableError, TwmError
 from twm_pipeline.sources.fields import plain, plain_id, read_iso
-from twm_pipeline.sources.missive import (
-    MAILBOXES,
-    MissiveSource,
-    activity_of,
-    child_time,
-    expiry_of,
-)
+from twm_pipeline.sources.missive import MAILBOXES, MissiveSource
+from twm_pipeline.sources.missive_rows import activity_of, child_time, expiry_of
 from twm_pipeline.sources.teamwork import TeamworkSource
 from twm_pipeline.sources.teamwork_rows import updated_at
 from twm_pipeline.spool import Spool

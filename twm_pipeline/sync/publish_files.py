@@ -36,7 +36,7 @@ from twm_pipeline.mirror.published_files import (
     pending_files,
     sent_files,
 )
-from twm_pipeline.sources.missive import expiry_of
+from twm_pipeline.sources.missive_rows import expiry_of
 from twm_pipeline.sync.attachments import stored_copy
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from twm_pipeline.errors import AccessError
 from twm_pipeline.mirror.conversations import Turn, next_turn
 from twm_pipeline.mirror.tables import CONVERSATIONS
 from twm_pipeline.mirror.tombstones import count_rows
-from twm_pipeline.sources.missive import MAILBOXES, Mailbox, activity_of
+from twm_pipeline.sources.missive import MAILBOXES, Mailbox
+from twm_pipeline.sources.missive_rows import activity_of
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.missive import MissivePass
 from twm_pipeline.sync.missive_conversations import CONVERSATIONS_PER_BATCH

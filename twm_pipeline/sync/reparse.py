@@ -16,7 +16,12 @@ import orjson
 from sqlalchemy import text
 
 from twm_pipeline.errors import RecordError
-from twm_pipeline.sources.missive import DIRECTORY_PARSERS, parse_comment, parse_conversation, parse_message
+from twm_pipeline.sources.missive_rows import (
+    DIRECTORY_PARSERS,
+    parse_comment,
+    parse_conversation,
+    parse_message,
+)
 from twm_pipeline.sources.teamwork_rows import PARSERS
 
 if TYPE_CHECKING:
