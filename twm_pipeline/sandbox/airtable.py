@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from twm_pipeline.sandbox.airtable_account import Account, Call, Endpoint
-from twm_pipeline.sandbox.airtable_errors import RefusedError, error_response, forbidden
+from twm_pipeline.sandbox.airtable_errors import MissingTableError, RefusedError, error_response, forbidden
 from twm_pipeline.sandbox.airtable_files import Files
 from twm_pipeline.sandbox.airtable_limits import PenaltyBudget, Quota
 from twm_pipeline.sandbox.airtable_meta import Meta
@@ -20,11 +20,13 @@ from twm_pipeline.sandbox.airtable_records import Records
 from twm_pipeline.sandbox.airtable_store import Base
 from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.budgets import Verdict
+from twm_pipeline.sandbox.faults import HTML_PAGE
 from twm_pipeline.sandbox.gate import JSON, Vendor
 from twm_pipeline.sandbox.options import AIRTABLE_TOKEN, Clock
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 LONGEST_URL = 16_000
+TOO_LARGE = 413
 UPLOADS = "/airtable-content"
 OUTAGES = {"500": (500, "SERVER_ERROR"), "502": (502, "BAD_GATEWAY"), "503": (503, "RETRIABLE_ERROR")}
 AFTER_ALL = ("500", "502", "503", "html_502")
@@ -115,7 +117,7 @@ class Airtable(Vendor):
             found = endpoint.answer(Call(base=base, names=names, request=request, body=body))
             return JSON(await found if isinstance(found, Awaitable) else found)
         except RefusedError as error:
-            return self._refusal(error)
+            return self._worded(error)
 
     def _check_size(self, request: Request, body: bytes) -> None:
         scope, url = request.scope, request.url
@@ -123,7 +125,7 @@ class Airtable(Vendor):
         if length > LONGEST_URL:
             raise RefusedError(414, "URI_TOO_LONG", "The URL is longer than 16,000 characters")
         if len(body) > self.answers["airtable.largest_body"] and not is_upload(request):
-            raise RefusedError(413, "REQUEST_TOO_LARGE", "The request is too large")
+            raise RefusedError(TOO_LARGE, "REQUEST_TOO_LARGE", "The request is too large")
 
     def _find(self, request: Request) -> tuple[Endpoint, dict[str, str]]:
         raw = request.scope["raw_path"].decode("latin-1").removeprefix(request.scope["root_path"])
@@ -147,6 +149,16 @@ class Airtable(Vendor):
         if not account.may(endpoint.role):
             raise RefusedError(403, "INVALID_PERMISSIONS")
         return base
+
+    def _worded(self, error: RefusedError) -> Response:
+        """Return a refusal as the answers have it; a 413 may come from what stands before Airtable."""
+        if isinstance(error, MissingTableError) and self.answers["airtable.missing_table"] == "404":
+            return self._refusal(RefusedError(404, "NOT_FOUND"))
+        way = self.answers["airtable.too_large"]
+        if error.status != TOO_LARGE or way == "json":
+            return self._refusal(error)
+        page = HTML_PAGE % (b"413", b"413 Request Entity Too Large") if way == "html" else b""
+        return Response(page, status_code=TOO_LARGE, media_type="text/html")
 
     def _refusal(self, error: RefusedError) -> JSON:
         return error_response(error, shape=str(self.answers["airtable.error_shape"]))

@@ -50,6 +50,13 @@ class RefusedError(Exception):
         self.message = message
 
 
+class MissingTableError(RefusedError):
+    """A path names a table that is not there; by default it says the same as where one is not allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "INVALID_PERMISSIONS_OR_MODEL_NOT_FOUND")
+
+
 def invalid(message: str | None = None) -> RefusedError:
     """Return the refusal of a malformed request."""
     return RefusedError(422, "INVALID_REQUEST_UNKNOWN", message)

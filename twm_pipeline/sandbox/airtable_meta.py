@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twm_pipeline.sandbox.airtable_account import USER, Account, Call, Endpoint
-from twm_pipeline.sandbox.airtable_errors import RefusedError, forbidden
+from twm_pipeline.sandbox.airtable_errors import MissingTableError, RefusedError, forbidden
 from twm_pipeline.sandbox.airtable_links import connect
 from twm_pipeline.sandbox.airtable_schema import Rules, checked_keys, field_row, table_row
 from twm_pipeline.sandbox.airtable_store import Base, Field, Table
@@ -115,11 +115,11 @@ def find_table(call: Call) -> Table:
     """Return the table a path names.
 
     Raises:
-        RefusedError: If there is none; it says the same as where one is not allowed.
+        MissingTableError: If there is none.
     """
     found = call.base.find_table(call.names["table"])
     if found is None:
-        raise forbidden()
+        raise MissingTableError
     return found
 
 

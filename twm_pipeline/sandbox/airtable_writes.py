@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twm_pipeline.sandbox.airtable_cells import Writing, parse_cell
-from twm_pipeline.sandbox.airtable_errors import RefusedError, invalid
+from twm_pipeline.sandbox.airtable_errors import RefusedError, forbidden, invalid
 from twm_pipeline.sandbox.airtable_links import make_rows, mirror
 from twm_pipeline.sandbox.airtable_schema import new_choice
 from twm_pipeline.sandbox.airtable_store import Attachment, Base, Cell, Field, Record, Table
@@ -222,8 +222,11 @@ class Writer:
 
 def missing(record_id: str, answers: Answers) -> RefusedError:
     """Return the refusal of a batch that names a record which is gone."""
-    if answers["airtable.missing_in_batch"] == "404":
-        return RefusedError(404, "MODEL_ID_NOT_FOUND")
+    way = str(answers["airtable.missing_in_batch"])
+    if way == "403":
+        return forbidden()
+    if way in ("404", "422_model"):
+        return RefusedError(int(way[:3]), "MODEL_ID_NOT_FOUND")
     return RefusedError(422, "ROW_DOES_NOT_EXIST", f"Record ID {record_id} does not exist in this table")
 
 

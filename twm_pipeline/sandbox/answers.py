@@ -103,8 +103,9 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "airtable.equal_keys": ("duplicates", "refused"),
     "airtable.upsert_race_milliseconds": (0, 50),
     "airtable.several_matches": ("INVALID_REQUEST_UNKNOWN", "INVALID_RECORDS"),
-    "airtable.missing_in_batch": ("422", "404"),
+    "airtable.missing_in_batch": ("422", "404", "403", "422_model"),
     "airtable.missing_record": ("MODEL_ID_NOT_FOUND", "NOT_FOUND"),
+    "airtable.missing_table": ("403", "404"),
     "airtable.done_before_5xx": ("nothing", "all", "half"),
     # Airtable: lists.
     "airtable.record_order": ("created", "arbitrary"),
@@ -118,6 +119,7 @@ ALL_ANSWERS: dict[str, tuple[str | int | bool, ...]] = {
     "airtable.quota_exhausted": ("stop", "slow"),
     "airtable.records_per_base": (0, 100),
     "airtable.largest_body": (10_000_000, 1_000_000),
+    "airtable.too_large": ("json", "html", "empty"),
     "airtable.whoami_scopes": (True, False),
     "airtable.unauthorized": ("AUTHENTICATION_REQUIRED", "UNAUTHORIZED"),
     "airtable.error_shape": ("object", "type_only", "string"),

@@ -290,6 +290,21 @@ def test_the_missing_are_told_in_either_way(airtable: AirtableClient) -> None:
 
     assert one.json() == {"error": "NOT_FOUND"}
     assert refusal(batch) == (404, "MODEL_ID_NOT_FOUND")
+    for way, words in {
+        "403": (403, "INVALID_PERMISSIONS_OR_MODEL_NOT_FOUND"),
+        "422_model": (422, "MODEL_ID_NOT_FOUND"),
+    }.items():
+        airtable.box.control.set_answer("airtable.missing_in_batch", way)
+        batch = airtable.patch(airtable.path("Things"), {"records": [{"id": gone, "fields": {}}]})
+        assert refusal(batch) == words
+
+
+def test_a_missing_table_is_told_in_either_way(airtable: AirtableClient) -> None:
+    as_hidden = airtable.get(airtable.path("None such"))
+    airtable.box.control.set_answer("airtable.missing_table", "404")
+
+    assert refusal(as_hidden) == (403, "INVALID_PERMISSIONS_OR_MODEL_NOT_FOUND")
+    assert airtable.get(airtable.path("None such")).json() == {"error": "NOT_FOUND"}
 
 
 def test_a_put_empties_what_is_not_sent(airtable: AirtableClient) -> None:

@@ -150,6 +150,10 @@ def test_a_long_url_and_a_large_body_are_refused(airtable: AirtableClient) -> No
     assert refusal(large) == (413, "REQUEST_TOO_LARGE")
     assert airtable.records() == {}
 
+    airtable.box.control.set_answer("airtable.too_large", "html")
+    large = airtable.post(airtable.path("Things"), {"fields": {"Notes": "x" * 1000}})
+    assert (large.status_code, large.headers["content-type"]) == (413, "text/html; charset=utf-8")
+
 
 @pytest.mark.parametrize("form", ["object", "type_only", "string"])
 def test_errors_come_in_every_shape(airtable: AirtableClient, form: str) -> None:
