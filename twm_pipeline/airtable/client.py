@@ -122,7 +122,7 @@ class AirtableClient:
         """Return the tables of the base with their fields."""
         with _expected("the schema"):
             tables = [_found_table(table) for table in self._api.get(self._base.urls.tables)["tables"]]
-        self.pace.names = {table.name for table in tables}
+        self.pace.names.update(table.name for table in tables)
         self.pace.names.update(field.name for table in tables for field in table.fields)
         return tables
 

@@ -130,7 +130,7 @@ def _reaction(status: int, kind: str, *, names_records: bool) -> tuple[type[TwmE
     """Return the class of the error, and what somebody should look at."""
     if kind in _BY_TYPE:
         return _BY_TYPE[kind]
-    if status == HTTPStatus.NOT_FOUND and names_records:
+    if names_records and (status == HTTPStatus.NOT_FOUND or kind == "MODEL_ID_NOT_FOUND"):
         return NotFoundError, ""
     return _BY_STATUS.get(status, (RequestRefusedError, ""))
 

@@ -26,6 +26,7 @@ from twm_pipeline.errors import (
     AuthenticationError,
     ConfigError,
     RateLimitedError,
+    RequestRefusedError,
     RetriableError,
     TwmError,
     UnansweredError,
@@ -195,12 +196,8 @@ class AirtableSession(requests.Session):
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             kind = f" {refusal.type}" if refusal else ""
             return UnansweredError(f"{words}: {status}{kind}", retry_after=asked_to_wait)
-        if refusal is None and status == HTTPStatus.UNAUTHORIZED:
-            return AuthenticationError(f"{words}: {status}. Check AIRTABLE_ENDPOINT_URL and AIRTABLE_API_KEY")
         if refusal is None:
-            return UnansweredError(
-                f"{words}: {status}, but not in Airtable's form", retry_after=asked_to_wait
-            )
+            return _error_without_words(f"{words}: {status}", status, asked_to_wait)
         parts = urlsplit(request.url or "")
         asked = Asked.of(words=words, path=parts.path, query=parts.query, body=request.body)
         return to_error(status, refusal, asked, names=self.pace.names)
@@ -212,6 +209,15 @@ class AirtableSession(requests.Session):
         msg = f"{words}: 429, the base is left alone for {seconds:.1f} s"
         self.pace.budget.pause(min(seconds, LONGEST_PAUSE_SECONDS), reason="Airtable answered 429")
         return RateLimitedError(msg, retry_after=seconds)
+
+
+def _error_without_words(words: str, status: int, asked_to_wait: float | None) -> TwmError:
+    """Return the error of a refusal that is not in Airtable's form: others stand before it."""
+    if status == HTTPStatus.UNAUTHORIZED:
+        return AuthenticationError(f"{words}. Check AIRTABLE_ENDPOINT_URL and AIRTABLE_API_KEY")
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # Airtable itself has no words for it
+        return RequestRefusedError(f"{words}, the request is too large")
+    return UnansweredError(f"{words}, but not in Airtable's form", retry_after=asked_to_wait)
 
 
 def _note_retry(state: RetryCallState) -> None:

@@ -20,6 +20,7 @@ from twm_pipeline.airtable.fields import ATTACHMENTS, KEYS, Key, Layout, TableSp
 from twm_pipeline.airtable.setup import set_up
 from twm_pipeline.errors import (
     AccessError,
+    ConfigError,
     QuotaExhaustedError,
     RequestRefusedError,
     TwmError,
@@ -106,6 +107,7 @@ class Publisher:
     reports: dict[Key, PublishReport] = field(default_factory=dict)
     layouts: dict[Key, Layout] = field(default_factory=dict, init=False)
     _specs: dict[Key, TableSpec] = field(default_factory=dict, init=False)
+    _trouble: str | None = field(default=None, init=False)
     _calls: int = field(default=0, init=False)
     _throttled: int = field(default=0, init=False)
     _calls_of_month: int = field(default=0, init=False)
@@ -117,6 +119,7 @@ class Publisher:
         self._throttled = self._count_throttled()
         for client in (self.client, *self.helpers):
             client.pace.before_attempt = self._begin_call
+            client.pace.names = self.client.pace.names  # what one learns of the schema all may say
 
     def run(self) -> dict[Key, PublishReport]:
         """Publish everything that differs, and return the figures of each view.
@@ -164,6 +167,8 @@ class Publisher:
     def prepare(self) -> dict[Key, TableSpec]:
         """Set up the base where it has to be, and return its tables."""
         self._specs = self.wanted()
+        for spec in self._specs.values():
+            self.client.pace.names.update([spec.name, *(item.name for item in spec.fields)])
         self.layouts = self._ensure_set_up(self._specs)
         return self._specs
 
@@ -243,6 +248,16 @@ class Publisher:
     def set_up_again(self) -> None:
         """Read the base's schema again: a field or table that was known may be gone."""
         self.layouts = self._ensure_set_up(self._specs, again=True)
+
+    def look_into_refusal(self) -> str:
+        """Set up again, once: a field may have got another type meanwhile; return what stands in the way."""
+        if self._trouble is None:
+            self._trouble = ""
+            try:
+                self.set_up_again()
+            except (ConfigError, AccessError, RequestRefusedError) as error:
+                self._trouble = " ".join(str(error).split())
+        return self._trouble
 
     def _ensure_set_up(self, wanted: Mapping[Key, TableSpec], *, again: bool = False) -> dict[Key, Layout]:
         """Return where tables and fields are, asking Airtable only when other ones are wanted than before."""

@@ -234,11 +234,13 @@ class ViewPublisher:
         """Note what a call did, or find out what is wrong with it."""
         try:
             made = self._on_schema(call, again=lambda: self._call(self.client, writes))
-        except NotFoundError as error:
-            if writes[0].record_id is None:
+        except (NotFoundError, AccessError) as error:
+            if writes[0].record_id is not None:
+                self._send_apart(writes, error, entries)
+            elif isinstance(error, NotFoundError):
                 self._divide(writes, error, entries)
             else:
-                self._send_apart(writes, error, entries)
+                raise
             return
         except RequestRefusedError as error:
             self._divide(writes, error, entries)
@@ -262,11 +264,17 @@ class ViewPublisher:
         """Write records one of which somebody removed: by their keys only those that are not there.
 
         By their keys all could be, but where a user changed a key the record would not be found.
+
+        Raises:
+            AccessError: All of them are there, so it is not about a record that is gone.
         """
-        there = self._there(writes) if len(writes) > 1 else set()
+        is_gone = len(writes) == 1 and isinstance(error, NotFoundError)
+        there = set() if is_gone else self._there(writes)
         kept = [write for write in writes if write.record_id in there]
         gone = [replace(write, record_id=None) for write in writes if write.record_id not in there]
         if not gone:
+            if isinstance(error, AccessError):
+                raise error
             self._divide(writes, error, entries)
             return
         for part in (kept, gone):
@@ -276,13 +284,24 @@ class ViewPublisher:
     def _there(self, writes: Sequence[Write]) -> set[str | None]:
         """Return those of the records that exist."""
         ids = [str(write.record_id) for write in writes]
-        key = self.layout.fields[self.spec.key_field.name]
-        return {found.id for found in self.client.get_records(self.layout.table_id, ids, fields=[key])}
+
+        def look() -> set[str | None]:
+            layout = self.layout
+            key = layout.fields[self.spec.key_field.name]
+            return {found.id for found in self.client.get_records(layout.table_id, ids, fields=[key])}
+
+        return self._on_schema(look)
 
     def _divide(
         self, writes: Sequence[Write], error: Exception, entries: Mapping[str, Sequence[int]]
     ) -> None:
         """Write both halves of a refused batch, or set its only record aside."""
+        layout = self.layout
+        if isinstance(error, RequestRefusedError):
+            self.publisher.look_into_refusal()
+        if self.layout != layout:
+            self._send(writes, entries)
+            return
         if len(writes) == 1:
             self._refused(writes[0], error, entries)
             return
@@ -313,12 +332,14 @@ class ViewPublisher:
 
     def _refused(self, write: Write, error: Exception, entries: Mapping[str, Sequence[int]]) -> None:
         """Set a record aside with Airtable's own words; its row is compared again later."""
-        problem = SetAside(stream=self.view, object_id=write.row_id, reason=str(error))
+        trouble = self.publisher.look_into_refusal() if isinstance(error, RequestRefusedError) else ""
+        reason = f"{error}. {trouble}" if trouble else str(error)
+        problem = SetAside(stream=self.view, object_id=write.row_id, reason=reason)
         logger.warning(
             "airtable %s: record of %s is set aside: %s",
             self.view,
             write.row_id,
-            error,
+            reason,
             extra={"object": f"{self.view}/{write.row_id}"},
         )
         with self._commit() as connection:
@@ -327,7 +348,7 @@ class ViewPublisher:
             save_published(connection, self.base, self.view, [parked])
             remove_changes(connection, _entries_of([write.row_id], entries))
         if self.report.set_aside >= max(MOST_REFUSED, self.report.created + self.report.updated):
-            msg = f"Airtable refuses record after record of {self.view}, the last one with: {error}"
+            msg = f"Airtable refuses record after record of {self.view}, the last one with: {reason}"
             raise RequestRefusedError(msg)
 
     def _remove(self, removals: Sequence[Published], entries: Mapping[str, Sequence[int]]) -> None:

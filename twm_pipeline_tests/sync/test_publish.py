@@ -487,6 +487,22 @@ def test_many_deleted_records_come_back_in_few_calls(base):
     assert not base.differences()
 
 
+@pytest.mark.parametrize("way", ["404", "403", "422_model"])
+@pytest.mark.parametrize("changed", [1, 10])
+def test_deleted_records_come_back_however_airtable_says_that_they_are_gone(base, way, changed):
+    base.control.set_answer("airtable.missing_in_batch", way)
+    rows = base.task_ids("NOT deleted")[:changed]
+    base.control.airtable_delete("Tasks", base.record_of(rows[0]), *map(base.record_of, rows[4:5]))
+    for item in rows:
+        base.control.edit_task(item, name="Order steel")
+    base.account.sync("teamwork")
+
+    base.publish()
+
+    assert not base.differences()
+    assert not base.set_aside()
+
+
 def test_a_deleted_record_does_not_change_how_the_others_of_its_batch_are_known(base):
     deleted, renamed, doubled = base.task_ids("NOT deleted")[:3]
     known = base.record_of(renamed)
@@ -598,10 +614,15 @@ def test_a_deleted_field_is_made_again_and_filled(base):
     assert base.requests() == []
 
 
-def test_a_deleted_table_is_made_again_and_filled(base):
+@pytest.mark.parametrize("way", ["403", "404"])
+@pytest.mark.parametrize("changed", [1, 2])
+def test_a_deleted_table_is_made_again_and_filled(base, way, changed):
+    base.control.set_answer("airtable.missing_table", way)
     base.control.airtable_delete_table("Tasks")
 
-    base.edit(base.task_ids()[0], name="Order steel")
+    for item in base.task_ids("NOT deleted")[:changed]:
+        base.control.edit_task(item, name="Order steel")
+    base.account.sync("teamwork")
     report = base.tasks()
 
     assert not base.differences()
@@ -742,6 +763,52 @@ def test_a_refused_cell_holds_up_only_its_row(picky):
     assert picky.waits() == 0
 
 
+def test_a_row_refused_by_a_field_that_got_another_type_names_it_with_the_ways_out(picky):
+    bad = refuse_one(picky)
+
+    picky.tasks()
+
+    assert "'priority': its type is singleSelect" in picky.set_aside()[str(bad)]
+    assert "rename that field" in picky.set_aside()[str(bad)]
+
+
+def test_a_field_that_got_another_type_and_was_then_renamed_is_made_beside_it(picky):
+    bad = refuse_one(picky)
+    picky.tasks()
+
+    picky.control.airtable_rename_field("Tasks", "priority", "How urgent")
+    picky.execute("UPDATE twm.set_aside SET next_attempt_at = now()")
+    picky.tasks()
+
+    assert picky.cells_of(bad)["priority"] == "low"
+    assert not picky.set_aside()
+    assert all(item.endswith("How urgent is filled") for item in picky.differences())
+
+
+def test_airtables_words_about_a_field_are_passed_on_by_every_process(base):
+    base.control.airtable_retype_field("Tasks", "progress", "formula", {})
+    base.edit(base.task_ids("NOT deleted")[0], name="Order steel")
+
+    base.tasks()
+
+    [reason] = base.set_aside().values()
+    assert 'Field "progress"' in reason
+
+
+@pytest.mark.parametrize("body", ["json", "html", "empty"])
+def test_a_call_that_is_too_large_travels_in_parts(base, body):
+    base.control.set_answer("airtable.too_large", body)
+    base.control.set_answer("airtable.largest_body", 40_000)
+    for item in base.task_ids("NOT deleted")[:10]:
+        base.control.edit_task(item, description="steel " * 2_000)
+    base.account.sync("teamwork")
+
+    report = base.tasks()
+
+    assert (report.updated, report.set_aside) == (10, 0)
+    assert not base.differences()
+
+
 def test_a_refused_row_is_left_alone_until_it_is_due(picky):
     refuse_one(picky)
     picky.tasks()
@@ -752,7 +819,7 @@ def test_a_refused_row_is_left_alone_until_it_is_due(picky):
 
     picky.execute("UPDATE twm.set_aside SET next_attempt_at = now()")
     assert picky.tasks().set_aside == 1
-    assert len(picky.requests()) == 1
+    assert kinds(picky.requests()) == {"PATCH records": 1, "GET meta": 1}
     assert picky.account.scalar("SELECT attempts FROM twm.set_aside") == 2
 
 
