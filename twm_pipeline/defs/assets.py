@@ -1,6 +1,6 @@
 """The mirror's tables as assets: one multi-asset a vendor, whose op runs the window (DESIGN D2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 import dagster as dg
@@ -206,28 +206,12 @@ def _listen(
         context.log_event(figures.observation(interval))
 
     ledger, traffic = Ledger(streams, log=log), Ledger(["api"], log=log_api)
-
-    def on_commit(report: PassReport) -> None:
-        ledger.note_commit(report)
-        traffic.note_commit(report)
-
-    def on_report(report: PassReport) -> None:
-        figures.report = report
-        ledger.note_report(report)
-        traffic.note_report(report)
-        _tell(context, report)
-
-    def on_drain(report: PassReport) -> None:
-        ledger.note_deliveries(report)
-        traffic.note_deliveries(report)
-        for problem in report.problems:
-            context.log.warning(problem)
+    _follow(context, window, figures, ledgers=(ledger, traffic))
 
     def sleep(seconds: float) -> None:
         stop.sleep(seconds)
         ledger.log_due()
 
-    window.on_commit, window.on_report, window.on_drain = on_commit, on_report, on_drain
     window.should_stop, window.sleep = stop.check, sleep
     try:
         ran = _run_window(context, window, options, stop)
@@ -241,6 +225,30 @@ def _listen(
     for refusal in figures.refusals():
         context.log_event(refusal)
     return [figures.result(stream, interval) for stream, interval in ledger.close().items()]
+
+
+def _follow(
+    context: dg.AssetExecutionContext, window: Window, figures: Figures, *, ledgers: Iterable[Ledger]
+) -> None:
+    """Have *window* tell the ledgers, and people, what it does."""
+
+    def on_commit(report: PassReport) -> None:
+        for ledger in ledgers:
+            ledger.note_commit(report)
+
+    def on_report(report: PassReport) -> None:
+        figures.report = report
+        for ledger in ledgers:
+            ledger.note_report(report)
+        _tell(context, report)
+
+    def on_drain(report: PassReport) -> None:
+        for ledger in ledgers:
+            ledger.note_deliveries(report)
+        for problem in report.problems:
+            context.log.warning(problem)
+
+    window.on_commit, window.on_report, window.on_drain = on_commit, on_report, on_drain
 
 
 def _run_window(

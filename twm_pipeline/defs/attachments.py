@@ -88,18 +88,8 @@ def _download(
 ) -> list[dg.MaterializeResult[None]]:
     """Run *window* to its end; return the last materialization."""
 
-    def metadata(figures: AttachmentReport) -> dict[str, int | float | str]:
-        with window.engine.connect() as connection:
-            found = read_attachments(connection)
-        return {
-            "dagster/row_count": found["stored"],
-            "waiting": found["pending"],
-            "store": window.settings.attachments_store,
-            **numbers_of(figures),
-        }
-
     def log(_: str, figures: AttachmentReport) -> None:
-        context.log_event(dg.AssetMaterialization(asset_key=KEY, metadata=metadata(figures)))
+        context.log_event(dg.AssetMaterialization(asset_key=KEY, metadata=_metadata(window, figures)))
 
     ledger = ReportLedger(
         ("attachments",),
@@ -119,8 +109,20 @@ def _download(
         context.log.info("Another process downloads files already; this run is not needed.")
         return []
     return [
-        dg.MaterializeResult(asset_key=KEY, metadata=metadata(figures)) for figures in ledger.close().values()
+        dg.MaterializeResult(asset_key=KEY, metadata=_metadata(window, figures))
+        for figures in ledger.close().values()
     ]
+
+
+def _metadata(window: AttachmentWindow, figures: AttachmentReport) -> dict[str, int | float | str]:
+    with window.engine.connect() as connection:
+        found = read_attachments(connection)
+    return {
+        "dagster/row_count": found["stored"],
+        "waiting": found["pending"],
+        "store": window.settings.attachments_store,
+        **numbers_of(figures),
+    }
 
 
 @dg.sensor(

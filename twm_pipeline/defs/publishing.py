@@ -121,18 +121,10 @@ def _publish(
     context: dg.AssetExecutionContext, window: PublishWindow, stop: StopRequest
 ) -> list[dg.MaterializeResult[None]]:
     """Run *window* to its end; return the last materialization of each table."""
-    base = str(window.settings.airtable_base_id)
-
-    def metadata(view: Key, figures: PublishReport) -> dict[str, int | float]:
-        with window.engine.connect() as connection:
-            records = count_published(connection, base, view)
-        numbers = {name: round(value, 3) for name, value in numbers_of(figures).items()}
-        return {"dagster/row_count": records, **numbers}
 
     def log(view: Key, figures: PublishReport) -> None:
-        context.log_event(
-            dg.AssetMaterialization(asset_key=["airtable", view], metadata=metadata(view, figures))
-        )
+        metadata = _metadata(window, view, figures)
+        context.log_event(dg.AssetMaterialization(asset_key=["airtable", view], metadata=metadata))
 
     ledger = ReportLedger(
         window.views,
@@ -155,9 +147,16 @@ def _publish(
         context.log.info("Another process publishes already; it also does what this run was to do.")
         return []
     return [
-        dg.MaterializeResult(asset_key=["airtable", view], metadata=metadata(view, figures))
+        dg.MaterializeResult(asset_key=["airtable", view], metadata=_metadata(window, view, figures))
         for view, figures in ledger.close().items()
     ]
+
+
+def _metadata(window: PublishWindow, view: Key, figures: PublishReport) -> dict[str, int | float]:
+    with window.engine.connect() as connection:
+        records = count_published(connection, str(window.settings.airtable_base_id), view)
+    numbers = {name: round(value, 3) for name, value in numbers_of(figures).items()}
+    return {"dagster/row_count": records, **numbers}
 
 
 def _tell_found(context: dg.AssetExecutionContext, window: PublishWindow) -> None:

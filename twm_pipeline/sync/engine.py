@@ -453,12 +453,11 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
         is_dry: See `Pass`.
     """
     api = teamwork_api if source == "teamwork" else missive_api
-    base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
     started = time.monotonic()
     with Budget(engine, api.budget_plan(settings), should_stop=should_stop) as budget:
         session = VendorSession(
             name=source.capitalize(),
-            base_url=str(base_url),
+            base_url=_base_url(settings, source),
             auth=api.auth(settings),
             budget=budget,
             time_scale=settings.budget_time_scale,
@@ -484,6 +483,10 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
             work.count_traffic()
 
 
+def _base_url(settings: Settings, source: Source) -> str:
+    return str(settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url)
+
+
 def configured_sources(settings: Settings) -> tuple[Source, ...]:
     """Return the vendors whose credentials are set; the others are switched off (DESIGN 6)."""
     present = {
@@ -496,8 +499,7 @@ def configured_sources(settings: Settings) -> tuple[Source, ...]:
 def credentials_digest(settings: Settings, source: Source) -> bytes:
     """Return a digest of address and credentials: while it stays, the account needs no asking."""
     secret = settings.teamwork_api_key if source == "teamwork" else settings.missive_api_token
-    base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
-    words = f"{source}\n{base_url}\n{secret.get_secret_value() if secret else ''}"
+    words = f"{source}\n{_base_url(settings, source)}\n{secret.get_secret_value() if secret else ''}"
     return hashlib.blake2b(words.encode(), digest_size=16).digest()
 
 
