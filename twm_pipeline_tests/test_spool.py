@@ -16,7 +16,9 @@ import pytest
 from twm_pipeline.errors import RecordError, SpoolError
 from twm_pipeline.records import Hint
 from twm_pipeline.settings import PROJECT_DIR
-from twm_pipeline.spool import LEFTOVER_SECONDS, LONGEST_WAIT_SECONDS, PLACES, Entry, Spool
+from twm_pipeline.spool import PLACES, Entry, Spool
+from twm_pipeline.spool.entries import LONGEST_WAIT_SECONDS
+from twm_pipeline.spool.maildir import LEFTOVER_SECONDS
 from twm_pipeline_tests.factories import MORNING, make_envelope
 from twm_pipeline_tests.spools import FIRST_WAIT, Clock, Trace, break_call, fail, files, put, take
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from twm_pipeline.records import Hint
-from twm_pipeline.spool import LONGEST_WAIT_SECONDS, PLACES, Entry, Spool
+from twm_pipeline.spool import PLACES, Entry, Spool
+from twm_pipeline.spool.entries import LONGEST_WAIT_SECONDS
 from twm_pipeline_tests.factories import MORNING, make_envelope
 from twm_pipeline_tests.spools import MOST_ATTEMPTS, Clock, fail, take
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from twm_pipeline.errors import SpoolError, SpoolFullError
-from twm_pipeline.spool import FILES_AT_ONCE, Spool
+from twm_pipeline.spool import Spool
+from twm_pipeline.spool.files import FILES_AT_ONCE
 from twm_pipeline_tests.spools import Trace, break_call, files, put, take
 
 
