@@ -85,7 +85,8 @@ def read_figures(
         for source in SOURCES
     ]
     for item in mirrored:
-        _add_limits(connection, item["budgets"], PLANS[item["source"]](settings))
+        plan = PLANS[item["source"]](settings)
+        _add_limits(connection, item["budgets"], plan, pace=settings.budget_time_scale)
     figures = _with_local(settings, mirrored)
     figures["attachments"] = counts["attachments"]
     figures["plots"] = list_plots(connection)
@@ -127,13 +128,20 @@ def _judged(figures: Json) -> Json:
     return {**figures, "findings": [asdict(finding) for finding in find(figures)]}
 
 
-def _add_limits(connection: Connection, budgets: list[Json], plan: Plan) -> None:
-    """Add to the account's budget what the vendor allows, and how much of it is used."""
+def _add_limits(connection: Connection, budgets: list[Json], plan: Plan, *, pace: float) -> None:
+    """Add to the account's budget what the vendor allows, and how much of it is used.
+
+    Args:
+        connection: To the mirror.
+        budgets: Of which that of the plan's account is added to.
+        plan: What the vendor allows, in seconds of its own clock.
+        pace: How much faster than documented that clock runs; the windows are told as documented.
+    """
     for budget in budgets:
         mine = budget["account"] == plan.account
         budget["windows"] = [
             {
-                "seconds": limit.seconds,
+                "seconds": round(limit.seconds * pace, 6),
                 "requests": limit.requests,
                 "used": count_requests(connection, plan.account, seconds=limit.seconds),
             }
@@ -145,7 +153,7 @@ def _add_limits(connection: Connection, budgets: list[Json], plan: Plan) -> None
 def _read_publishing(connection: Connection, settings: Settings) -> Json:
     """Return how publishing stands at this moment."""
     budgets = read_budgets(connection, "airtable")
-    _add_limits(connection, budgets, airtable_plan(settings))
+    _add_limits(connection, budgets, airtable_plan(settings), pace=settings.budget_time_scale)
     return {
         "monthly_calls": settings.airtable_monthly_calls,
         "stopped": why_stopped(connection, settings),

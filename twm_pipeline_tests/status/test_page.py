@@ -81,6 +81,14 @@ def test_the_page_shows_what_there_is(page):
         assert words in text
 
 
+def test_a_budget_is_told_as_documented_where_its_clock_runs_faster(filled):
+    with shown(filled.model_copy(update={"budget_time_scale": 60.0})) as page:
+        text, metrics = Outline(page.get().text).text, page.get("/metrics").text
+
+    assert "Request budget its clock runs 60 times as fast here in 60 s" in text
+    assert re.search(r'twm_budget_limit_requests\{[^}]*window_seconds="60"\} 150', metrics)
+
+
 def test_objects_runs_and_vendors_are_linked(page):
     links = {item["href"] for item in Outline(page.get().text).all("a")}
 
