@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,39 @@ def commands_of(name: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", page_ids())
 def test_every_command_and_option_exists(name):
     for words in commands_of(name):
-        command: Any = get_command(app)
-        options = {"--help", "--debug"}
-        for word in words:
-            if word.startswith("-"):
-                known = options | {option for item in command.params for option in item.opts}
-                assert word.split("=")[0] in known, f"{name}: twm {' '.join(words)}"
-            elif hasattr(command, "commands"):
-                choices = [part for part in word.split("/") if part in command.commands]
-                assert choices, f"{name}: twm {' '.join(words)}"
-                command = command.commands[choices[0]]
+        check_command(words, where=name)
+
+
+def test_every_command_and_option_in_the_examples_of_the_help_exists():
+    examples = list(examples_of(get_command(app)))
+
+    assert len(examples) > 50
+    for example in examples:
+        if not example.startswith("twm sandbox "):  # its options are those of the module that it starts
+            check_command(shlex.split(example.partition(" | ")[0])[1:], where="--help")
+
+
+def examples_of(command: Any) -> Iterator[str]:
+    """Yield the examples in the help of every command below *command*."""
+    for child in command.commands.values():
+        yield from re.findall(r"^\$ (twm .*)$", child.help, re.MULTILINE)
+        if hasattr(child, "commands"):
+            yield from examples_of(child)
+
+
+def check_command(words: list[str], *, where: str) -> None:
+    """Follow the words after `twm`."""
+    command: Any = get_command(app)
+    options = {"--help", "--debug"}
+    for word in words:
+        if word.startswith("-"):
+            known = options | {option for item in command.params for option in item.opts}
+            known |= {option for item in command.params for option in item.secondary_opts}
+            assert word.split("=")[0] in known, f"{where}: twm {' '.join(words)}"
+        elif hasattr(command, "commands"):
+            choices = [part for part in word.split("/") if part in command.commands]
+            assert choices, f"{where}: twm {' '.join(words)}"
+            command = command.commands[choices[0]]
 
 
 @pytest.mark.parametrize("name", page_ids())

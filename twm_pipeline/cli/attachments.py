@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.help import Group
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.output import print_table, say
 from twm_pipeline.cli.runs import report_problems, run_jobs
@@ -14,7 +15,7 @@ from twm_pipeline.cli.status import SANDBOX_OPTION, attachments_line, settings_f
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.mirror.attachments import list_failed, read_attachments
 from twm_pipeline.records import Json
-from twm_pipeline.settings import load_settings
+from twm_pipeline.settings import Settings
 
 HELP = """Files of messages and comments, kept in ATTACHMENTS_URL (docs/attachments.md).
 
@@ -34,30 +35,30 @@ Examples: twm attachments list · twm attachments list --json | jq '.failed[].re
 """
 SHOWN = 50
 
+OfSandbox = Annotated[bool, SANDBOX_OPTION]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help=HELP, no_args_is_help=True)
+    group = typer.Typer(cls=Group, help=HELP, no_args_is_help=True)
     group.command("list", help=LIST_HELP)(show)
     group.command("download", help=DOWNLOAD_HELP)(download)
     group.command("retry", help=RETRY_HELP)(retry)
     app.add_typer(group, name="attachments")
 
 
-def download(*, as_json: AsJson = False) -> None:
+def download(*, sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Download what is due."""
-    _run(as_json=as_json, retry=False)
+    _run(settings_for(sandbox=sandbox), as_json=as_json, retry=False)
 
 
-def retry(*, as_json: AsJson = False) -> None:
+def retry(*, sandbox: OfSandbox = False, as_json: AsJson = False) -> None:
     """Download what failed, too."""
-    _run(as_json=as_json, retry=True)
+    _run(settings_for(sandbox=sandbox), as_json=as_json, retry=True)
 
 
-def _run(*, as_json: bool, retry: bool) -> None:
-    settings = load_settings()
+def _run(settings: Settings, *, as_json: bool, retry: bool) -> None:
     if not settings.attachments_download:
         msg = "Downloading files is switched off: ATTACHMENTS_DOWNLOAD is false."
         raise ConfigError(msg)
@@ -86,7 +87,7 @@ def _show_result(result: Json) -> None:
 
 def show(
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
+    sandbox: OfSandbox = False,
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many files.")] = SHOWN,
     as_json: AsJson = False,
 ) -> None:

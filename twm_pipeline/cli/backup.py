@@ -9,17 +9,17 @@ import typer
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import embedded_while_needed, opened_mirror
+from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.db import back_up, mirror_url
 from twm_pipeline.db import restore as restore_into
 from twm_pipeline.mirror.status import count_tables
-from twm_pipeline.settings import load_settings
 
 BACKUP_HELP = """Write the mirror into one file: rows, tombstones, checkpoints, what was published.
 
 Everything else may go on meanwhile. Two things are not in it, keep them too: .env, and hooks.json below
 TWM_DATA_DIR.
 
-Example: twm backup /backup/mirror-$(date +%F).dump
+Examples: twm backup /backup/mirror-$(date +%F).dump · twm backup --sandbox /tmp/sandbox.dump
 """
 RESTORE_HELP = """Fill an empty mirror from a file of twm backup, of this version or an older one.
 
@@ -38,10 +38,11 @@ def register(app: typer.Typer) -> None:
 def backup(
     file: Annotated[Path, typer.Argument(help="The file to write.")],
     *,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the mirror into a file."""
-    settings = load_settings()
+    settings = settings_for(sandbox=sandbox)
     with embedded_while_needed(settings):
         size = back_up(mirror_url(settings), file)
     if as_json:
@@ -53,10 +54,11 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="A file of twm backup.")],
     *,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fill an empty mirror from a file."""
-    settings = load_settings()
+    settings = settings_for(sandbox=sandbox)
     with embedded_while_needed(settings):
         restore_into(file, mirror_url(settings))
         with opened_mirror(settings) as engine, engine.connect() as connection:

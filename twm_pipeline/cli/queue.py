@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.help import Group
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.output import complain, print_table, say
 from twm_pipeline.cli.queue_items import Delivery, Item, chosen, parked_id
@@ -72,7 +73,7 @@ OfSandbox = Annotated[bool, SANDBOX_OPTION]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    queue = typer.Typer(help=HELP, no_args_is_help=True)
+    queue = typer.Typer(cls=Group, help=HELP, no_args_is_help=True)
     queue.command("list", help=LIST_HELP)(list_queue)
     queue.command("show", help=SHOW_HELP)(show)
     queue.command("retry", help=RETRY_HELP)(retry)

@@ -23,7 +23,7 @@ HELP = """Show rows, checkpoints, lag, deliveries, set-aside records, budgets an
 Examples: twm status · twm status --json | jq '.sources[].lag_seconds' · twm status --sandbox
 """
 
-SANDBOX_OPTION = typer.Option("--sandbox", help="That of the sandbox instead of the real accounts.")
+SANDBOX_OPTION = typer.Option("--sandbox", help="On the sandbox instead of the real accounts.")
 
 
 def register(app: typer.Typer) -> None:

@@ -9,12 +9,12 @@ import typer
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.runs import report_problems, run_jobs
+from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.cli.sync import LONGEST_RUN_SECONDS, choose_sources
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.schema import categorize as apply_categories
 from twm_pipeline.mirror.tables import TABLES, Table
 from twm_pipeline.records import Json
-from twm_pipeline.settings import load_settings
 from twm_pipeline.sync.reparse import Reparsed, reparse_table
 
 JSON_OPTION = typer.Option("--json", help="Print the result as JSON.")
@@ -27,13 +27,14 @@ turns (RECONCILE_DAYS, RECONCILE_CONVERSATIONS) or all at once (--full). What wa
 A row that is gone is looked at twice, ten minutes apart, before it becomes a tombstone. When more rows are
 gone than 5 % of a table, nothing is believed without --confirm-deletions: a lost permission looks the same.
 
-Examples: twm reconcile · twm reconcile teamwork --dry-run · twm reconcile missive --full
+Examples: twm reconcile · twm reconcile teamwork --dry-run · twm reconcile missive --full · twm reconcile
+--sandbox --dry-run
 """
 CATEGORIZE_HELP = """Apply the label categories file again: a column per category in both views.
 
 No vendor is asked.
 
-Example: twm categorize
+Examples: twm categorize · twm categorize --sandbox
 """
 REPARSE_HELP = """Fill the columns anew from the vendors' JSON that is stored in every row.
 
@@ -50,7 +51,7 @@ def register(app: typer.Typer) -> None:
     app.command("reparse", help=REPARSE_HELP)(reparse)
 
 
-def reconcile(
+def reconcile(  # noqa: PLR0913 - each is an option of the command
     sources: Annotated[
         list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")
     ] = None,
@@ -64,10 +65,11 @@ def reconcile(
     confirm_deletions: Annotated[
         bool, typer.Option("--confirm-deletions", help="Believe more deletions than 5 % of a table.")
     ] = False,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Sweep the vendors completely."""
-    settings = load_settings()
+    settings = settings_for(sandbox=sandbox)
     chosen = choose_sources(settings, sources)
     config = {
         "sources": chosen,
@@ -110,9 +112,13 @@ def _show_sweeps(sweeps: list[Json], *, dry_run: bool) -> None:
             output.complain(str(problem))
 
 
-def categorize(*, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
+def categorize(
+    *,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
     """Apply the categories file again."""
-    settings = load_settings()
+    settings = settings_for(sandbox=sandbox)
     categories = load_categories(settings.label_categories_file)
     with opened_mirror(settings) as engine:
         changed = apply_categories(engine, categories)
@@ -128,12 +134,13 @@ def reparse(
         list[str] | None, typer.Argument(help="Such as teamwork.tasks; all of them if none is named.")
     ] = None,
     *,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Fill the columns anew from the stored JSON."""
     chosen = _choose_tables(tables)
     results: list[Reparsed] = []
-    with opened_mirror(load_settings()) as engine:
+    with opened_mirror(settings_for(sandbox=sandbox)) as engine:
         for table in chosen:
             results.append(reparse_table(engine, table))
     if as_json:

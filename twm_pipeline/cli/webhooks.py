@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.help import Group
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.cli.sync import choose_sources
@@ -79,7 +80,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    webhooks = typer.Typer(help=HELP, no_args_is_help=True)
+    webhooks = typer.Typer(cls=Group, help=HELP, no_args_is_help=True)
     webhooks.command("list", help=LIST_HELP)(list_hooks)
     webhooks.command("register", help=REGISTER_HELP)(register_hooks)
     webhooks.command("repair", help=REPAIR_HELP)(repair)
