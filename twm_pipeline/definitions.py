@@ -10,7 +10,7 @@ from twm_pipeline.defs.attachments import attachments_asset, attachments_downloa
 from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.housekeeping import housekeeping, nightly_housekeeping
-from twm_pipeline.defs.insights import insight_assets, insights, insights_schedule
+from twm_pipeline.defs.insights import first_insights_sensor, insight_assets, insights, insights_schedule
 from twm_pipeline.defs.jobs import SYNC_JOBS, reconcile
 from twm_pipeline.defs.publishing import (
     airtable_assets,
@@ -54,6 +54,7 @@ defs = dg.Definitions(
         *(spool_sensor(source) for source in SOURCES),
         attachments_sensor,
         airtable_publish_sensor,
+        first_insights_sensor,
         alerts_sensor,
     ],
     resources={

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 from sqlalchemy import URL, Engine, text
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from twm_pipeline.cli import runs as cli_runs
@@ -16,6 +17,7 @@ from twm_pipeline.cli import sync as cli_sync
 from twm_pipeline.cli import up as cli_up
 from twm_pipeline.cli import upkeep as cli_upkeep
 from twm_pipeline.cli.app import Interrupted, app
+from twm_pipeline.cli.help import flowing
 from twm_pipeline.cli.output import FAILED, INTERRUPTED, MISUSED, OK, TERMINATED, TO_BE_CHANGED
 from twm_pipeline.cli.sandbox import remembered_place, sandbox_settings
 from twm_pipeline.db import open_engine
@@ -25,23 +27,6 @@ from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOp
 from twm_pipeline.settings import INHERITED, Settings, environment_of, load_settings
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
-
-COMMANDS = (
-    "init",
-    "up",
-    "sync",
-    "status",
-    "doctor",
-    "reconcile",
-    "categorize",
-    "reparse",
-    "backup",
-    "restore",
-    "receiver",
-    "status-page",
-    "sandbox",
-    "webhooks",
-)
 
 
 @dataclass
@@ -89,15 +74,45 @@ def read_everything(engine: Engine) -> None:
         run_pass(engine, settings, source, options=PassOptions())
 
 
-def test_every_command_explains_itself_with_examples(twm):
-    listed = click.unstyle(twm("--help").out)
+def paths_of(command: Any, *before: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command, those of groups with theirs."""
+    for name, child in command.commands.items():
+        yield (*before, name)
+        if hasattr(child, "commands"):
+            yield from paths_of(child, *before, name)
 
-    assert all(f"│ {name} " in listed for name in COMMANDS)
-    for name in COMMANDS:
-        told = twm(name, "--help")
-        assert told.code == OK
-        assert f"twm {name}" in told.out.replace("Usage: ", "")
-        assert "Example" in told.out
+
+@pytest.mark.parametrize("words", list(paths_of(get_command(app))), ids=" ".join)
+def test_every_command_explains_itself_with_an_example_in_a_line(words):
+    told = CliRunner().invoke(app, [*words, "--help"])
+
+    lines = [line.strip() for line in click.unstyle(told.stdout).splitlines()]
+    assert told.exit_code == OK
+    assert any(line.startswith(f"$ twm {' '.join(words)}") for line in lines)
+    assert "<bool>" not in told.stdout
+
+
+def test_the_help_lists_every_command_and_the_exit_codes():
+    listed = click.unstyle(CliRunner().invoke(app, ["--help"]).stdout)
+    group: Any = get_command(app)
+
+    assert all(f"│ {name} " in listed for name in group.commands)
+    assert "130 and 143 ended by Ctrl-C or SIGTERM" in " ".join(listed.split())
+
+
+def test_help_flows_and_lists_its_examples():
+    text = """What it does.
+
+    A paragraph that
+    goes on.
+
+    Examples: twm one · twm two --with
+    · twm three
+    """
+
+    assert flowing(text) == (
+        "What it does.\n\nA paragraph that goes on.\n\nExamples:\n$ twm one\n$ twm two --with\n$ twm three"
+    )
 
 
 def test_nothing_is_coloured_without_a_terminal(twm):

@@ -121,6 +121,7 @@ def test_jobs_and_schedules_have_their_names():
         "airtable_publish_sensor": "RUNNING",
         "alerts_sensor": "RUNNING",
         "attachments_sensor": "RUNNING",
+        "first_insights_sensor": "RUNNING",
     }
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == {
         "teamwork_poll_schedule": "RUNNING",

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from twm_pipeline import logs
@@ -22,6 +21,7 @@ from twm_pipeline.cli import (
     check,
     doctor,
     init,
+    insights,
     output,
     queue,
     receiver,
@@ -33,6 +33,7 @@ from twm_pipeline.cli import (
     upkeep,
     webhooks,
 )
+from twm_pipeline.cli.help import Group
 from twm_pipeline.errors import (
     AccountChangedError,
     AuthenticationError,
@@ -48,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
     """SIGTERM: as Ctrl-C, with another exit code."""
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The commands, with errors in one line each instead of a traceback."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the library's context, and what a command returns
@@ -86,7 +87,10 @@ app = typer.Typer(
     name="twm",
     cls=Commands,
     help="Teamwork and Missive, complete and current, in your own PostgreSQL.",
-    epilog="Exit codes: 0 it worked, 1 it did not and may later, 2 misspelt, 3 a setting has to be changed.",
+    epilog=(
+        "Exit codes: 0 it worked, 1 it did not and may later, 2 misspelt, 3 a setting, a credential or a"
+        " permission has to be changed first, 130 and 143 ended by Ctrl-C or SIGTERM."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -117,6 +121,7 @@ for module in (
     sync,
     status,
     check,
+    insights,
     queue,
     attachments,
     webhooks,

@@ -8,9 +8,10 @@ import typer
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.runs import report_problems, run_jobs
+from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.records import SOURCES, Json, Source
-from twm_pipeline.settings import Settings, load_settings, parse_since
+from twm_pipeline.settings import Settings, parse_since
 from twm_pipeline.sync.engine import configured_sources
 
 LONGEST_RUN_SECONDS = 7 * 86_400
@@ -25,6 +26,7 @@ With --check or --check-all what is gone from Airtable, or was changed there, is
 asked for it. --full looks at all of Airtable too.
 
 Examples: twm sync · twm sync teamwork --since 01.03.2025 · twm sync missive --full --json · twm sync airtable
+· twm sync --sandbox
 """
 
 
@@ -49,6 +51,7 @@ def sync(  # noqa: PLR0913 - each is an option of the command
     check_all: Annotated[
         bool, typer.Option("--check-all", help="Look at all of Airtable's records too, a hundred a call.")
     ] = False,
+    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Read what changed, now."""
@@ -56,7 +59,7 @@ def sync(  # noqa: PLR0913 - each is an option of the command
         raise typer.BadParameter("use --since or --full, not both")
     if since is not None:
         parse_since(since)
-    settings = load_settings()
+    settings = settings_for(sandbox=sandbox)
     publish = publishes(settings, sources)
     if (check or check_all) and not publish:
         raise typer.BadParameter("--check and --check-all go with airtable, where it is set up")
@@ -165,7 +168,7 @@ def show_results(results: list[Json]) -> None:
         for result in results
         for report in result["reports"]
         for stream, figures in report["streams"].items()
-        if report["source"] != "airtable"
+        if report["source"] in SOURCES
     ]
     _show_published(results)
     output.print_table("Tables", ("table", "rows now", "fetched", "written", "deleted", "set aside"), rows)
@@ -180,6 +183,7 @@ def show_results(results: list[Json]) -> None:
         )
         for result in results
         for report in result["reports"]
+        if report["source"] != "insights"
     ]
     output.say("")
     output.print_table("Runs", ("source", "status", "requests", "answers 429", "seconds", "run"), totals)

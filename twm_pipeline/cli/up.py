@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from twm_pipeline.cli import output, processes
+from twm_pipeline.cli.insights import insights_request, show_insights
 from twm_pipeline.cli.mirror import embedded_while_needed
 from twm_pipeline.cli.output import say
 from twm_pipeline.cli.reception import reachable, receiver_of, register_hooks, start, status_page_of
@@ -108,7 +109,8 @@ def _sync_once(settings: Settings, *, as_json: bool) -> int:
     """Sync every configured source as a recorded run, and print what came of it."""
     started = time.monotonic()
     requests = [request(source) for source in configured_sources(settings)]
-    results = run_jobs(settings, requests + ([publish_request()] if publishes(settings, None) else []))
+    requests += [publish_request()] if publishes(settings, None) else []
+    results = run_jobs(settings, [*requests, insights_request()])
     engine = connect_database(settings)
     with engine.connect() as connection:
         tables = count_tables(connection)
@@ -118,6 +120,8 @@ def _sync_once(settings: Settings, *, as_json: bool) -> int:
         output.print_json({"seconds": seconds, "tables": tables, "runs": results})
     else:
         show_results(results)
+        say("")
+        show_insights(results)
         living = sum(table["living"] for table in tables)
         deleted = sum(table["deleted"] for table in tables)
         say(f"\n{living:,} rows and {deleted:,} tombstones in the mirror, synced in {seconds} s.")

@@ -4,20 +4,27 @@ import base64
 from collections.abc import Callable, Iterator
 
 import dagster as dg
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from twm_pipeline.db import connect_database
 from twm_pipeline.defs.assets import OWNERS
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource
-from twm_pipeline.defs.windows import request_unless_busy
+from twm_pipeline.defs.windows import request_unless_busy, runs_of, why_not
+from twm_pipeline.errors import TwmError
 from twm_pipeline.insights.result import Insight
+from twm_pipeline.mirror.insights import list_plots
+from twm_pipeline.mirror.status import first_imports
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.engine import configured_sources
 
 LONGEST_SECONDS = 3600
+NOTHING = "Nothing is set up yet, so there is nothing to compute from."
+THERE = "The insights are there; the schedule computes them anew every morning."
+LOOK_SECONDS = 30
 
 _INSIGHTS: dict[str, tuple[tuple[str, ...], str]] = {
     "daily_activity": (
@@ -118,5 +125,47 @@ insights = dg.define_asset_job(
 def insights_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request the insights unless they are computed just now or nothing is set up."""
     if not configured_sources(load_settings()):
-        return dg.SkipReason("Nothing is set up yet, so there is nothing to compute from.")
+        return dg.SkipReason(NOTHING)
     return request_unless_busy(context.instance, insights.name)
+
+
+@dg.sensor(
+    name="first_insights_sensor",
+    job=insights,
+    minimum_interval_seconds=LOOK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Computes the insights once, as soon as the first import is complete: nobody has to wait for"
+    " the first morning.",
+)
+def first_insights_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request the first insights; once for each first import, should they fail."""
+    settings = load_settings()
+    if not configured_sources(settings):
+        return dg.SkipReason(NOTHING)
+    try:
+        key, reason = _look(settings)
+    except TwmError as error:
+        return dg.SkipReason(str(error))
+    reason = reason or why_not(runs_of(context.instance, insights.name))
+    return dg.RunRequest(run_key=key) if reason is None else dg.SkipReason(reason)
+
+
+def _look(settings: Settings) -> tuple[str, str | None]:
+    """Return a name of the first import, and why its insights are not to be computed now, or None.
+
+    Raises:
+        DatabaseUnavailableError: If PostgreSQL does not answer.
+    """
+    engine = connect_database(settings)
+    try:
+        with engine.connect() as connection:
+            if not connection.scalar(text("SELECT to_regclass('insights.plots') IS NOT NULL")):
+                return "", "Nothing has been read yet."
+            if list_plots(connection):
+                return "", THERE
+            imports = first_imports(connection, configured_sources(settings))
+    finally:
+        engine.dispose()
+    running = [source.capitalize() for source, began in imports.items() if began is None]
+    key = " ".join(f"{source} {began:%Y-%m-%dT%H:%M:%S}" for source, began in imports.items() if began)
+    return key, f"The first import of {' and '.join(running)} is not complete yet." if running else None

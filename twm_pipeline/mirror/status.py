@@ -16,6 +16,9 @@ from twm_pipeline.mirror.tables import TABLES
 from twm_pipeline.mirror.tombstones import Absences, has_missing, read_absences
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
     from twm_pipeline.mirror.checkpoints import Origin
@@ -67,6 +70,20 @@ def read_status(connection: Connection, source: Source, *, tables: list[Json] | 
             )
         },
     }
+
+
+def first_imports(connection: Connection, sources: Sequence[Source]) -> dict[Source, datetime | None]:
+    """Return when the first import of each of *sources* began; None of one that has not ended yet."""
+    found: dict[Source, datetime | None] = dict.fromkeys(sources)
+    for source in sources:
+        known = _one(
+            connection,
+            "SELECT first_import_at FROM twm.sources WHERE source = :source AND last_success_at IS NOT NULL",
+            source=source,
+        )
+        if known and not any(item["more_to_read"] for item in read_checkpoints(connection, source)):
+            found[source] = known["first_import_at"]
+    return found
 
 
 def unread_status(source: Source) -> Json:

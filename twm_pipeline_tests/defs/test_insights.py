@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+from pydantic import SecretStr
+from sqlalchemy import text
 
 from twm_pipeline.definitions import defs
 from twm_pipeline.mirror.tables import TASKS
 from twm_pipeline.mirror.upserts import upsert
+from twm_pipeline_tests.defs.conftest import Deployment
 from twm_pipeline_tests.factories import MORNING, make_task, seen
 
 
@@ -46,6 +50,50 @@ def test_one_of_them_can_be_computed_by_itself():
 
 def materialized(result):
     return result.get_asset_materialization_events()
+
+
+def first_insights(deployment: Deployment) -> SensorExecutionData:
+    sensor = defs.resolve_sensor_def("first_insights_sensor")
+    with dg.build_sensor_context(instance=deployment.instance) as context:
+        return sensor.evaluate_tick(context)
+
+
+def test_they_are_computed_once_as_soon_as_the_first_import_is_complete(deployment):
+    before = first_insights(deployment)
+    deployment.run("teamwork_sync")
+    half = first_insights(deployment)
+    deployment.run("missive_sync")
+    complete, again = first_insights(deployment), first_insights(deployment)
+    defs.resolve_job_def("insights").execute_in_process(instance=deployment.instance)
+    after = first_insights(deployment)
+
+    assert before.skip_message == "The first import of Teamwork and Missive is not complete yet."
+    assert half.skip_message == "The first import of Missive is not complete yet."
+    [first], [second] = complete.run_requests or [], again.run_requests or []
+    assert first.run_key == second.run_key  # Dagster starts one run of a key, whatever becomes of it
+    assert "teamwork 20" in str(first.run_key)
+    assert "every morning" in str(after.skip_message)
+
+
+def test_they_wait_for_history_that_is_still_to_be_read(deployment):
+    deployment.run("teamwork_sync")
+    deployment.run("missive_sync")
+    with deployment.engine.begin() as connection:
+        gap = """'{"gaps": [{}]}'"""
+        connection.execute(
+            text(f"UPDATE twm.checkpoints SET last_cursor = last_cursor || {gap} WHERE source = 'missive'")
+        )
+
+    assert first_insights(deployment).skip_message == "The first import of Missive is not complete yet."
+
+
+def test_no_first_insights_where_nothing_is_set_up_or_nobody_answers(deployment):
+    deployment.set(pg_dsn=SecretStr("postgresql://127.0.0.1:1/nowhere"))
+    silent = first_insights(deployment)
+    deployment.set(teamwork_api_key=None, missive_api_token=None)
+
+    assert "does not answer" in str(silent.skip_message)
+    assert "Nothing is set up" in str(first_insights(deployment).skip_message)
 
 
 def test_nothing_is_computed_where_nothing_is_set_up():

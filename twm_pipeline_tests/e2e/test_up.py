@@ -60,11 +60,17 @@ def test_once_syncs_a_whole_account_and_again_changes_nothing(env, place):
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     done, again = json.loads(first.stdout), json.loads(second.stdout)
-    assert [run["status"] for run in done["runs"]] == ["SUCCESS", "SUCCESS"]
+    assert [(run["job"], run["status"]) for run in done["runs"]] == [
+        ("teamwork_sync", "SUCCESS"),
+        ("missive_sync", "SUCCESS"),
+        ("insights", "SUCCESS"),
+    ]
+    assert figures_of(done, "daily_activity")["dagster/row_count"] > 0
     rows = {table["table"]: table["living"] + table["deleted"] for table in done["tables"]}
     assert rows["teamwork.tasks"] > 200
     assert rows["missive.emails"] > 200
-    assert sum(written_by(run) for run in again["runs"]) == 0
+    assert sum(written_by(run) for run in again["runs"][:2]) == 0
+    assert figures_of(again, "daily_activity")["written"] == 0
     figures = again["runs"][0]["reports"][0]["streams"]["tasks"]
     assert datetime.fromisoformat(figures["checkpoint_after"]).tzinfo is not None
     assert {table["table"]: table["living"] + table["deleted"] for table in again["tables"]} == rows
@@ -221,6 +227,11 @@ def test_bare_dagster_dev_works_with_nothing_configured(env, place):
     defined = defs.resolve_asset_graph().get_all_asset_keys()
     assert sorted(asset["assetKey"]["path"] for asset in assets) == sorted(list(key.path) for key in defined)
     assert not re.search(r"Traceback|ERROR", log.read_text())
+
+
+def figures_of(done: dict[str, Any], insight: str) -> dict[str, Any]:
+    """Return what the run of insights said of one table."""
+    return dict(done["runs"][-1]["reports"][0]["streams"][insight])
 
 
 def written_by(run: dict[str, Any]) -> int:
