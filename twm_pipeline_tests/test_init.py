@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from sqlalchemy import URL
 from typer.testing import CliRunner
 
-from twm_pipeline.cli import init
+from twm_pipeline.cli import INTERRUPTED, init
 from twm_pipeline.cli.app import app
 from twm_pipeline.cli.env_file import with_values, write_env
-from twm_pipeline.cli.output import INTERRUPTED, OK
+from twm_pipeline.cli.output import OK
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
 from twm_pipeline.settings import env_example
 

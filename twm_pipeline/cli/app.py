@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
-from types import FrameType
 from typing import Annotated, Any
 
 import psycopg
@@ -31,6 +29,7 @@ from twm_pipeline.cli import (
     sync,
     up,
     upkeep,
+    verdict,
     webhooks,
 )
 from twm_pipeline.cli.help import Group
@@ -43,10 +42,6 @@ from twm_pipeline.errors import (
     trace_of,
 )
 from twm_pipeline.settings import Settings, load_settings
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGTERM: as Ctrl-C, with another exit code."""
 
 
 class Commands(Group):
@@ -67,10 +62,8 @@ class Commands(Group):
 
 
 def _verdict(error: BaseException) -> tuple[str, int]:
-    if isinstance(error, Interrupted):
-        return "Terminated; what is stored stays.", output.TERMINATED
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted; what is stored stays.", output.INTERRUPTED
+        return verdict(error)
     if isinstance(error, DBAPIError | psycopg.Error):
         cause = error.orig if isinstance(error, DBAPIError) else error
         return f"PostgreSQL refused a statement: {type(cause).__name__}.", output.FAILED
@@ -136,16 +129,10 @@ for module in (
 
 
 def main() -> None:
-    """Run `twm`; SIGINT and SIGTERM end it tidily, also where the shell made it ignore the former."""
+    """Run the command that the words on the command line name."""
     logs.log_what_ends()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _on_terminate)
     try:
         app()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(output.FAILED)
-
-
-def _on_terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Interrupted

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from twm_pipeline.cli import output
+from twm_pipeline.cli import INTERRUPTED, output
 from twm_pipeline.cli.doctor import Finding, examine_airtable, examine_vendor
 from twm_pipeline.cli.env_file import with_values, write_env
 from twm_pipeline.cli.mirror import opened_mirror
@@ -138,7 +138,7 @@ def init(
                 _ask(answers, topic, engine)
     except typer.Abort:
         output.complain("Nothing is written.")
-        raise typer.Exit(output.INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     written = {name.upper(): value for name, value in answers.values.items()}
     text = path.read_text(encoding="utf-8-sig") if path.exists() else env_example()
     write_env(path, with_values(text, written))

@@ -14,7 +14,6 @@ from rich.table import Table
 from twm_pipeline import logs
 
 OK, FAILED, MISUSED, TO_BE_CHANGED = 0, 1, 2, 3
-INTERRUPTED, TERMINATED = 130, 143
 
 PLAIN_WIDTH = 160
 """Columns of a table without a terminal: whoever reads a log wants the words whole."""
