@@ -56,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 USER_AGENT = "twm-pipeline (+https://pypi.org/project/twm-pipeline)"
 ATTEMPTS = 5
+SHOWN_PATH = 120
+"""Characters of a path in a message: one that lists ids is longer than anybody reads."""
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 65.0
 ANSWER_SECONDS = 300.0
@@ -259,7 +261,9 @@ class VendorSession:
         return self._read(request, response, body, permit)
 
     def _words(self, request: _Request) -> str:
-        return f"{self.name} {request.method} {request.path}"
+        path = request.path
+        shown = path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH]}…"
+        return f"{self.name} {request.method} {shown}"
 
     def _exchange(self, request: _Request) -> tuple[requests.Response, bytes]:
         deadline = time.monotonic() + ANSWER_SECONDS

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from twm_pipeline.errors import AuthenticationError, NotFoundError, RetriableError, TwmError
+from twm_pipeline.errors import (
+    AuthenticationError,
+    NotFoundError,
+    RequestRefusedError,
+    RetriableError,
+    TwmError,
+)
 from twm_pipeline.sources.fields import plain, plain_id, read_iso
 from twm_pipeline.sources.missive import MAILBOXES, MissiveSource
 from twm_pipeline.sources.missive_rows import activity_of, child_time, expiry_of
@@ -173,14 +179,17 @@ class _MissiveProbe:
         return f"{UNKNOWN}: the mirror holds no message whose attachments have an expiring address"
 
     def _bodies_a_call(self) -> str:
-        ids = self._stored("true", most=MOST_BODIES)
+        ids = self._stored("NOT draft", most=MOST_BODIES)
         if not ids:
             return f"{UNKNOWN}: the mirror holds no message yet"
-        found = self._rows_of("/messages/" + ",".join(ids))
+        try:
+            found = self._rows_of("/messages/" + ",".join(ids))
+        except RequestRefusedError:
+            return f"fewer than {len(ids)}: so many are refused"
         return f"asked for {len(ids)}, answered {len(found)}"
 
     def _one_is_gone(self) -> str:
-        ids = self._stored("true", most=1)
+        ids = self._stored("NOT draft", most=1)
         if not ids:
             return f"{UNKNOWN}: the mirror holds no message yet"
         try:
