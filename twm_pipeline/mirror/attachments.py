@@ -37,6 +37,14 @@ _DUE = (
     "state IN ('pending', 'failed') AND next_try_at IS NOT NULL"
     f" AND twm.is_due(next_try_at, make_interval(secs => {LONGEST_WAIT.total_seconds():.0f}))"
 )
+_HIDDEN = """
+    SELECT count(*) FROM twm.attachments a
+    LEFT JOIN missive.emails e ON a.owner = 'emails' AND e.id = a.owner_id
+    LEFT JOIN missive.comments m ON a.owner = 'comments' AND m.id = a.owner_id
+    LEFT JOIN missive.conversations c ON c.id = coalesce(e.conversation_id, m.conversation_id)
+    WHERE a.state = 'pending'
+    AND (coalesce(e.deleted, m.deleted, true) OR coalesce(c.deleted OR e.out_of_scope, false))
+"""
 _KEY = "(owner, owner_id, id) = (:owner, :owner_id, :id)"
 
 
@@ -216,7 +224,10 @@ def find_stored(connection: Connection, *, email_id: str, attachment_id: str) ->
 
 
 def read_attachments(connection: Connection) -> Json:
-    """Return how many files are in which state, and the bytes of those that are stored."""
+    """Return how many files are in which state, and the bytes of those that are stored.
+
+    Files that wait, but whose message is deleted or hidden, are `hidden`: nobody fetches them.
+    """
     query = text(
         "SELECT count(*) FILTER (WHERE state = 'stored') AS stored,"
         " count(*) FILTER (WHERE state = 'pending') AS pending,"
@@ -225,7 +236,9 @@ def read_attachments(connection: Connection) -> Json:
         " coalesce(sum(size) FILTER (WHERE state = 'stored'), 0)::bigint AS stored_bytes,"
         " max(stored_at) AS last_stored_at FROM twm.attachments"
     )
-    return dict(connection.execute(query).mappings().one())
+    counts = dict(connection.execute(query).mappings().one())
+    hidden = int(connection.execute(text(_HIDDEN)).scalar_one()) if counts["pending"] else 0
+    return {**counts, "pending": counts["pending"] - hidden, "hidden": hidden}
 
 
 def list_failed(connection: Connection, *, limit: int) -> list[Json]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STATES = ("living", "deleted", "inaccessible", "missing")
-FILE_STATES = ("stored", "pending", "skipped", "failed")
+FILE_STATES = ("stored", "pending", "hidden", "skipped", "failed")
 PLACES = ("new", "due", "later", "held", "dead")
 Value = float | datetime | None
 Samples = Iterable[tuple[tuple[str, ...], Value]]

@@ -176,6 +176,16 @@ def test_a_file_that_fails_is_tried_after_growing_waits_and_then_only_when_asked
     assert due(connection)[0].tries == 0
 
 
+def test_files_of_a_deleted_message_do_not_count_as_waiting(connection: Connection) -> None:
+    store(connection, email(PLAN))
+    before = read_attachments(connection)
+    connection.execute(text("UPDATE missive.emails SET deleted = true"))
+    after = read_attachments(connection)
+
+    assert (before["pending"], before["hidden"]) == (1, 0)
+    assert (after["pending"], after["hidden"]) == (0, 1)
+
+
 def test_what_a_rule_left_out_is_looked_at_again_by_another_rule(connection: Connection) -> None:
     store(connection, email(PLAN))
     note_skipped(connection, due(connection)[0], reason="application/pdf", rule="no pdf")

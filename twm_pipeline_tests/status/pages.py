@@ -95,8 +95,8 @@ def make_figures(**changes: Any) -> dict[str, Any]:
 
 def make_attachments(**changes: Any) -> dict[str, Any]:
     """Return the figures of files that are all stored."""
-    figures = {"stored": 4, "pending": 0, "skipped": 0, "failed": 0, "stored_bytes": 1000}
-    return figures | {"last_stored_at": NOW, "store": "local"} | changes
+    figures = {"stored": 4, "pending": 0, "hidden": 0, "skipped": 0, "failed": 0}
+    return figures | {"stored_bytes": 1000, "last_stored_at": NOW, "store": "local"} | changes
 
 
 def make_airtable(**changes: Any) -> dict[str, Any]:
