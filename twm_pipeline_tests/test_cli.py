@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +16,20 @@ from sqlalchemy import URL, Engine, text
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from twm_pipeline.cli import INTERRUPTED, TERMINATED, Terminated
 from twm_pipeline.cli import runs as cli_runs
 from twm_pipeline.cli import sync as cli_sync
 from twm_pipeline.cli import up as cli_up
 from twm_pipeline.cli import upkeep as cli_upkeep
-from twm_pipeline.cli.app import Interrupted, app
+from twm_pipeline.cli.app import app
 from twm_pipeline.cli.help import flowing
-from twm_pipeline.cli.output import FAILED, INTERRUPTED, MISUSED, OK, TERMINATED, TO_BE_CHANGED
+from twm_pipeline.cli.output import FAILED, MISUSED, OK, TO_BE_CHANGED
 from twm_pipeline.cli.sandbox import remembered_place, sandbox_settings
 from twm_pipeline.db import open_engine
 from twm_pipeline.errors import ConfigError, RetriableError
 from twm_pipeline.mirror.published import add_calls, note_exhausted
 from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOptions
-from twm_pipeline.settings import INHERITED, Settings, environment_of, load_settings
+from twm_pipeline.settings import INHERITED, PROJECT_DIR, Settings, environment_of, load_settings
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
 
@@ -160,7 +165,7 @@ def test_a_wrong_setting_is_named(twm, monkeypatch):
         (RetriableError("later"), FAILED),
         (ConfigError("change"), TO_BE_CHANGED),
         (KeyboardInterrupt(), INTERRUPTED),
-        (Interrupted(), TERMINATED),
+        (Terminated(), TERMINATED),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -171,6 +176,21 @@ def test_the_exit_code_says_what_to_do_next(twm, box, monkeypatch, error, code):
     monkeypatch.setattr(cli_sync, "run_jobs", fail)
 
     assert twm("sync").code == code
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "code"),
+    [("SIGINT", "Interrupted", INTERRUPTED), ("SIGTERM", "Terminated", TERMINATED)],
+)
+def test_a_command_can_be_ended_while_it_is_still_being_loaded(tmp_path, number, words, code):
+    slow = tmp_path / "typer.py"  # found first in the place of the library
+    slow.write_text(f"import os, signal\nos.kill(os.getpid(), signal.{number})\nsignal.pause()\n")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT_DIR}"}
+
+    command = [sys.executable, "-m", "twm_pipeline.cli", "status"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (code, f"{words}; what is stored stays.\n")
 
 
 def test_an_unreachable_database_is_told_in_words(twm, monkeypatch):
@@ -322,6 +342,38 @@ def test_doctor_says_which_right_the_role_lacks(twm, database, engine, monkeypat
     assert 'GRANT CREATE ON DATABASE "' in findings["role"]["text"]
     with engine.begin() as connection:
         connection.execute(text("DROP ROLE weak"))
+
+
+def test_check_shows_what_is_not_in_order_and_everything_only_when_asked(twm, box, engine):
+    read_everything(engine)
+    sound = twm("check")
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO twm.set_aside (source, stream, object_id, reason)"
+                " VALUES ('missive', 'emails', 'broken-one', 'body: expected a text')"
+            )
+        )
+    warned, everything = twm("check", "--no-sample"), twm("check", "--no-sample", "--all")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE twm.sources SET last_success_at = now() - interval '2 hours'"))
+    failed = twm("check", "--no-sample")
+
+    assert (sound.code, warned.code, failed.code) == (OK, OK, FAILED)
+    assert re.fullmatch(r"(\d+) of \1 checks of 17 assets are in order\.\n", sound.out)
+    assert [line.split()[:3] for line in warned.out.splitlines()[2:3]] == [
+        ["!", "missive/emails", "nothing_is_set_aside"]
+    ]
+    assert "keys_are_unique" not in warned.out
+    assert "keys_are_unique" in everything.out
+    assert failed.out.count("WRONG") == 2
+    assert "source_is_read" in failed.out
+
+
+def test_categorize_says_that_there_is_no_file(twm, monkeypatch, tmp_path):
+    monkeypatch.setenv("LABEL_CATEGORIES_FILE", str(tmp_path / "none.json"))
+
+    assert "There is no file" in twm("categorize").out
 
 
 def test_categorize_applies_the_file_and_says_whether_anything_changed(twm, monkeypatch, tmp_path, engine):

@@ -101,4 +101,5 @@ def show(
     say(attachments_line(counts, settings.attachments_store))
     names = ("filename", "subject", "tries", "next_try_at", "reason")
     rows = [tuple(row[name] for name in names) for row in failed]
-    print_table("Failed", ("file", "subject", "tries", "next try", "reason"), rows)
+    if rows:
+        print_table("Failed", ("file", "subject", "tries", "next try", "reason"), rows)

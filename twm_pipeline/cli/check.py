@@ -19,10 +19,11 @@ from twm_pipeline.sync.engine import configured_sources
 HELP = """Look whether the copy is true and current: keys, references, checkpoints, what is set aside, new
 fields of the vendors, and a sample of rows that is read again.
 
-The job `checks` does the same every hour and keeps the answers; this one records nothing. Exit code 1: a
-check failed; warnings are shown and count as no failure.
+The job `checks` does the same every hour and keeps the answers; this one records nothing. What is not in
+order is shown; everything that was looked at with --all. Exit code 1: a check failed; warnings count as no
+failure.
 
-Examples: twm check · twm check --no-sample · twm check --json · twm check --sandbox
+Examples: twm check · twm check --all · twm check --no-sample · twm check --json · twm check --sandbox
 """
 
 MARKS: dict[Verdict, str] = {"ok": "ok", "warning": "!", "error": "WRONG"}
@@ -37,6 +38,7 @@ def check(
     *,
     sandbox: Annotated[bool, SANDBOX_OPTION] = False,
     sample: Annotated[bool, typer.Option(help="Read a sample again; without it no vendor is asked.")] = True,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is in order, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Check everything."""
@@ -45,12 +47,26 @@ def check(
     if as_json:
         output.print_json([asdict(item) for item in found])
     elif found:
-        rows = [(MARKS[item.verdict], "/".join(item.asset), item.check, item.text) for item in found]
-        output.print_table("Checks", ("", "asset", "check", "found"), rows)
+        _show(found, everything=everything)
     else:
         output.say("Nothing is configured; `twm doctor` says what to set.")
     if any(item.verdict == "error" for item in found):
         raise typer.Exit(output.FAILED)
+
+
+def _show(found: list[Finding], *, everything: bool) -> None:
+    """Write what is not in order, or everything, and how much is."""
+    rows = [
+        (MARKS[item.verdict], "/".join(item.asset), item.check, item.text)
+        for item in found
+        if everything or item.verdict != "ok"
+    ]
+    if rows:
+        output.print_table("Checks", ("", "asset", "check", "found"), rows)
+        output.say("")
+    count = sum(item.verdict == "ok" for item in found)
+    assets = len({item.asset for item in found})
+    output.say(f"{count} of {len(found)} checks of {assets} assets are in order.")
 
 
 def _look(settings: Settings, *, sample: bool) -> list[Finding]:

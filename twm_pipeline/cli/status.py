@@ -83,7 +83,8 @@ def attachments_line(counts: Json, store: str) -> str:
         f"{counts['stored']:,} stored ({counts['stored_bytes'] / 1e6:,.1f} MB), {counts['pending']:,} waiting"
     )
     failed = f"{counts['failed']:,} failed" + (" (twm attachments list)" if counts["failed"] else "")
-    return f"ATTACHMENTS  {words}, {counts['skipped']:,} left out, {failed} · {store}"
+    hidden = f", {counts['hidden']:,} of deleted or hidden messages" if counts["hidden"] else ""
+    return f"ATTACHMENTS  {words}, {counts['skipped']:,} left out, {failed}{hidden} · {store}"
 
 
 def _database(settings: Settings, url: URL) -> Json:

@@ -124,8 +124,15 @@ def _sync_once(settings: Settings, *, as_json: bool) -> int:
         show_insights(results)
         living = sum(table["living"] for table in tables)
         deleted = sum(table["deleted"] for table in tables)
-        say(f"\n{living:,} rows and {deleted:,} tombstones in the mirror, synced in {seconds} s.")
+        say(f"\n{living:,} rows in the mirror, and {deleted:,} that are marked as deleted; {seconds} s.")
+        _say_what_next(settings)
     return report_problems(results)
+
+
+def _say_what_next(settings: Settings) -> None:
+    """Say how to look at what was read."""
+    option = " --sandbox" if settings.budget_time_scale != 1 else ""
+    say(f"Look at it: `twm up{option}` (in a browser), `twm status{option}` (rows, and how to connect).")
 
 
 def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, port: int) -> int:

@@ -124,9 +124,13 @@ def categorize(
         changed = apply_categories(engine, categories)
     if as_json:
         output.print_json({"changed": changed, "categories": {k: list(v) for k, v in categories.items()}})
-    else:
+    elif settings.label_categories_file.exists():
         state = "applied" if changed else "as they were"
         output.say(f"{len(categories)} categories of {settings.label_categories_file}: {state}.")
+    else:
+        output.say(
+            f"There is no file {settings.label_categories_file}, so the views have no category columns."
+        )
 
 
 def reparse(

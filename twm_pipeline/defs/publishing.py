@@ -41,7 +41,10 @@ FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail
 CHECKS = {"twm/check": "airtable"}
 """Tag of the nightly runs that look at the base: they do not wait for a window's end, its holder looks."""
 SUNDAY = 7
-_HOW = " Only rows that differ from what was last published are sent, ten a call, within five calls a second."
+_HOW = (
+    " Only rows that differ from what was last published are sent, ten a call, within five calls a second."
+    " Nothing is published while DB_BACKEND is `postgres`."
+)
 
 
 def why_not_publishing(settings: Settings) -> str | None:
