@@ -34,12 +34,18 @@ class Observed:
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What became of a batch: rows written, found equal, or refused because something newer is stored."""
+    """What became of a batch: rows written, found equal, or left out because something newer is stored.
+
+    Args:
+        written_ids: Of the rows that were written.
+        refused_ids: As texts, of those that PostgreSQL refused and that were set aside.
+    """
 
     written: int = 0
     unchanged: int = 0
     stale: int = 0
     written_ids: tuple[Any, ...] = ()
+    refused_ids: frozenset[str] = frozenset()
 
     def add(self, other: Counts) -> None:
         """Add the figures of *other*."""
@@ -181,16 +187,16 @@ def _to_array(items: list[int] | list[str]) -> str:
     return "{" + ",".join(quoted) + "}"
 
 
-def insert_unknown(connection: Connection, table: Table, observed: Iterable[Observed]) -> int:
-    """Store rows that are not known yet and leave the others alone; return how many were new.
+def insert_unknown(connection: Connection, table: Table, observed: Iterable[Observed]) -> Counts:
+    """Store rows that are not known yet and leave the others alone; return what was new.
 
     Side-loaded rows are sparser than those of the directory, which is read on a slower beat and then replaces
     them; writing both shapes in turn would rewrite the row on every pass.
     """
     items = {item.record.id: item for item in observed}
     if not items:
-        return 0
+        return Counts()
     unknown = sorted(items.keys() - _stored(connection, table, list(items)).keys())
     added = len(_copy_newer(connection, table, [items[key] for key in unknown])) if unknown else 0
     note_written(connection, table, added)
-    return added
+    return Counts(written=added, unchanged=len(items) - added)

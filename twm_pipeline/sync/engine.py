@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from twm_pipeline.budget import Budget, Usage
 from twm_pipeline.db import is_unavailable
@@ -37,14 +37,15 @@ from twm_pipeline.mirror.checkpoints import (
     save_account,
     set_aside,
 )
+from twm_pipeline.mirror.refused_rows import store_halving
 from twm_pipeline.mirror.tombstones import MISSING_WAIT, long_missing, read_absences
-from twm_pipeline.mirror.upserts import Counts, Observed, upsert
+from twm_pipeline.mirror.upserts import Counts, Observed, insert_unknown, upsert
 from twm_pipeline.records import SOURCES, WITHOUT_ID, Source, digest
 from twm_pipeline.sources import missive as missive_api
 from twm_pipeline.sources import teamwork as teamwork_api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
     from datetime import date, datetime
 
     from sqlalchemy import Connection, Engine
@@ -301,17 +302,36 @@ class Pass:
         items = list(observed)
         older = self.session.budget.oldest_other_seq(connection)
         refused: list[SetAside] = []
-        counts = _store_halving(connection, table, items, older, refused)
-        bad = {item.object_id for item in refused}
+        counts = store_halving(
+            connection,
+            table,
+            items,
+            store=lambda some: upsert(connection, table, some, older_seq=older),
+            refused=refused,
+        )
+        counts.refused_ids = frozenset(item.object_id for item in refused)
         figures = self.report.of(table.stream)
         figures.written += counts.written
         figures.unchanged += counts.unchanged
         figures.stale += counts.stale
         figures.set_aside += set_aside(connection, self.source, [*problems, *refused])
-        good = [key for item in items if (key := str(item.record.id)) not in bad and key not in unresolved]
-        resolve_set_aside(connection, self.source, table.stream, good)
+        ids = {str(item.record.id) for item in items} - counts.refused_ids
+        resolve_set_aside(
+            connection, self.source, table.stream, [key for key in ids if key not in unresolved]
+        )
         add_counter(connection, self.source, "characters_cleaned", cleaned)
         return counts
+
+    def store_unknown(self, connection: Connection, table: Table, observed: Sequence[Observed]) -> int:
+        """Store rows that are not known yet, but those that PostgreSQL refuses; return how many were new."""
+        counts = store_halving(
+            connection,
+            table,
+            observed,
+            store=lambda some: insert_unknown(connection, table, some),
+            refused=[],  # the directory that they are of sets them aside
+        )
+        return counts.written
 
     def progress(self, stream: str, *, phase: str, done: int, total: int | None = None) -> None:
         """Show people who wait what this pass is doing; never in the way of the work."""
@@ -388,40 +408,6 @@ def unusable_row(stream: str, row: Json, reason: str) -> SetAside:
     if not isinstance(object_id, (str, int)):
         object_id = WITHOUT_ID + digest(row).hex()
     return SetAside(stream=stream, object_id=str(object_id), reason=reason, raw=row)
-
-
-def _store_halving(
-    connection: Connection,
-    table: Table,
-    items: list[Observed],
-    older: int | None,
-    refused: list[SetAside],
-) -> Counts:
-    """Upsert *items*; on a refused value try both halves until the row that holds it is alone."""
-    try:
-        with connection.begin_nested(), _translated():
-            return upsert(connection, table, items, older_seq=older)
-    except DataError as error:
-        if len(items) == 1:
-            record = items[0].record
-            reason = f"PostgreSQL refuses a value: {type(error.orig).__name__}"
-            refused.append(SetAside(stream=table.stream, object_id=str(record.id), reason=reason))
-            return Counts()
-    middle = len(items) // 2
-    counts = _store_halving(connection, table, items[:middle], older, refused)
-    rest = _store_halving(connection, table, items[middle:], older, refused)
-    counts.add(rest)
-    counts.written_ids += rest.written_ids
-    return counts
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn a value refused by COPY, which bypasses SQLAlchemy, into SQLAlchemy's error."""
-    try:
-        yield
-    except (psycopg.DataError, UnicodeError) as error:
-        raise DataError("COPY", None, error) from error
 
 
 @contextmanager

@@ -139,7 +139,7 @@ class ConversationReader:
         comments, comment_problems = self.children.parse_comments(batch)
         suspects: set[str] = set()
         with self.work.commit() as connection:
-            self._store_parents(connection, batch)
+            refused = self._store_parents(connection, batch)
             moved_from = store.conversations_of(connection, [str(item.record.id) for item in emails])
             email_problems += [problem for due in batch for problem in due.unusable]
             written = self.store_emails(connection, emails, email_problems, cleaned=cleaned)
@@ -148,7 +148,8 @@ class ConversationReader:
             store.follow_trash(connection, [due.id for due in batch])
             self._note_denied(connection, batch)
             if self.reads_all:
-                store.note_children_read(connection, _activities(batch))
+                read = [due for due in batch if due.id not in refused]
+                store.note_children_read(connection, _activities(read))
         if not self.work.is_dry:  # where nothing stays moved, they would be suspected again and again
             self.refresh([item for item in suspects if item not in {due.id for due in batch}])
 
@@ -166,8 +167,8 @@ class ConversationReader:
             apply_scope(connection, "missive", self.scope, ids=counts.written_ids)
         return set(counts.written_ids)
 
-    def _store_parents(self, connection: Connection, batch: Sequence[Due]) -> None:
-        """Store the conversations of a batch, and note which of their children are absent."""
+    def _store_parents(self, connection: Connection, batch: Sequence[Due]) -> frozenset[str]:
+        """Store conversations, and note which children are absent; return those that PostgreSQL refused."""
         parsed = [self._parse_conversations([due.row], due.reply) for due in batch]
         observed = [item for usable, _ in parsed for item in usable]
         problems = [item for _, refused in parsed for item in refused]
@@ -175,6 +176,7 @@ class ConversationReader:
         store.unmerge(connection, counts.written_ids)
         for due in batch:
             self.mark_absent(connection, due)
+        return counts.refused_ids
 
     def _read_lists(self, due: Due, *, fresh: bool) -> bool:
         """Read both lists of a conversation; return False where it is gone or cannot be read now."""
@@ -310,7 +312,7 @@ def _is_due(row: Json, known: store.ReadState | None) -> bool:
     return counts != (known.messages_count, known.drafts_count or 0)
 
 
-def _activities(batch: Iterable[Due]) -> dict[str, datetime]:
+def _activities(batch: Sequence[Due]) -> dict[str, datetime]:
     """Return, per conversation, the last activity at which its messages and comments were read.
 
     One whose activity is of the very second in which it was read is left out: more may arrive in that second

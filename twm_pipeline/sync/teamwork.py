@@ -28,7 +28,7 @@ from twm_pipeline.mirror.tombstones import (
     forget_second_looks,
     living_among,
 )
-from twm_pipeline.mirror.upserts import Observed, insert_unknown
+from twm_pipeline.mirror.upserts import Observed
 from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.teamwork import Page, TeamworkSource, to_param
 from twm_pipeline.sources.teamwork_rows import INCLUDED, PARSERS, parse_task, updated_at
@@ -266,7 +266,7 @@ class TeamworkPass:
                 except (RecordError, AttributeError):
                     continue  # its id is shown instead of its name until the directory is read
                 usable.append(Observed(record=record, seq=page.reply.seq))
-            if usable and insert_unknown(connection, table_of("teamwork", stream), usable) == 0:
+            if usable and self.work.store_unknown(connection, table_of("teamwork", stream), usable) == 0:
                 stored.update(str(item.record.id) for item in usable)
 
     # -- deleted and restored --------------------------------------------------------------------------------

@@ -120,6 +120,13 @@ class World:
         with self.engine.connect() as connection:
             return set(connection.execute(text(query)).scalars())
 
+    def empty(self, source: Source) -> None:
+        """Forget what was read of a source, as before its first pass."""
+        tables = [table for table in TABLES if table.startswith(source)]
+        with self.engine.begin() as connection:
+            connection.execute(text(f"TRUNCATE {', '.join(tables)}"))
+            connection.execute(text("DELETE FROM twm.checkpoints WHERE source = :source"), {"source": source})
+
     def versions(self) -> dict[str, list[Any]]:
         """Return the place and writer of every row: equal means that nothing was rewritten."""
         with self.engine.connect() as connection:

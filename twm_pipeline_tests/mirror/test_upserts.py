@@ -236,7 +236,7 @@ def test_every_stream_is_stored_and_an_equal_row_is_not_written(connection, tabl
 
 def test_nothing_is_stored_without_rows(connection):
     assert upsert(connection, TASKS, []) == Counts()
-    assert insert_unknown(connection, TASKS, []) == 0
+    assert insert_unknown(connection, TASKS, []) == Counts()
 
 
 def test_all_kinds_of_values_come_back_as_they_were(connection):
@@ -483,11 +483,11 @@ def test_of_one_batch_an_unbelieved_version_seen_last_counts(connection):
 def test_unknown_rows_are_stored_and_known_ones_left_alone(connection):
     upsert(connection, TASKS, [seen(make_task(id=1, title="full"), 1)])
 
-    count = insert_unknown(
+    counts = insert_unknown(
         connection, TASKS, [seen(make_task(id=number, title="sparse"), 2) for number in (1, 2, 3)]
     )
 
-    assert count == 2
+    assert (counts.written, counts.unchanged) == (2, 1)
     titles = [row_of(connection, TASKS, number).title for number in (1, 2, 3)]
     assert titles == ["full", "sparse", "sparse"]
 

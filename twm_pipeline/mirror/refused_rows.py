@@ -1,0 +1,94 @@
+"""Rows that PostgreSQL refuses, by a type, by a constraint or by a trigger of the mirror's owner.
+
+Nothing of this costs a batch that is stored anything but its savepoint.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from twm_pipeline.mirror.checkpoints import SetAside
+from twm_pipeline.mirror.upserts import Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    from twm_pipeline.mirror.tables import Table
+    from twm_pipeline.mirror.upserts import Observed
+
+ABOUT_ROWS = ("22", "23", "44", "P0")
+"""Classes of SQLSTATEs that a row may be at fault for: data, constraints, views' conditions, PL/pgSQL."""
+RAISED = "exec_stmt_raise"
+"""The part of PostgreSQL that executes RAISE: whatever SQLSTATE a trigger gives, it speaks of the row."""
+
+_NAME = re.compile(r"[A-Za-z_][\w$]{0,62}")
+_FUNCTION = re.compile(r"^PL/pgSQL\S*(?: function)? ([A-Za-z_][\w$.]{0,126})\(", re.MULTILINE)
+
+
+def store_halving(
+    connection: Connection,
+    table: Table,
+    items: Sequence[Observed],
+    *,
+    store: Callable[[Sequence[Observed]], Counts],
+    refused: list[SetAside],
+) -> Counts:
+    """Store *items*; where one is refused try both halves until it is alone.
+
+    Args:
+        connection: The transaction; each try is a savepoint of it.
+        table: Of the stream.
+        items: Rows.
+        store: Stores some of them in the transaction.
+        refused: Takes those that are refused, with reasons that hold nothing of them.
+    """
+    try:
+        with connection.begin_nested():
+            return store(items)
+    except (psycopg.Error, DBAPIError, UnicodeError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if not _is_about_rows(cause):
+            raise
+        if len(items) == 1:
+            refused.append(_refused(table, items[0], cause))
+            return Counts()
+    middle = len(items) // 2
+    counts = store_halving(connection, table, items[:middle], store=store, refused=refused)
+    rest = store_halving(connection, table, items[middle:], store=store, refused=refused)
+    counts.add(rest)
+    counts.written_ids += rest.written_ids
+    return counts
+
+
+def _is_about_rows(cause: BaseException | None) -> bool:
+    if isinstance(cause, psycopg.Error):
+        return (cause.sqlstate or "")[:2] in ABOUT_ROWS or cause.diag.source_function == RAISED
+    return isinstance(cause, UnicodeError)
+
+
+def _refused(table: Table, item: Observed, cause: BaseException | None) -> SetAside:
+    """Return a row as a record to set aside; what is in a conversation names it, to be read with it."""
+    parent = getattr(item.record, "conversation_id", None)
+    return SetAside(
+        stream=table.stream,
+        object_id=str(item.record.id),
+        reason=f"PostgreSQL refuses the row: {type(cause).__name__}{_place(cause)}",
+        raw={"conversation": {"id": parent}} if parent is not None else None,
+    )
+
+
+def _place(cause: BaseException | None) -> str:
+    """Return what refuses a row, by name: messages and details of PostgreSQL quote the row."""
+    if not isinstance(cause, psycopg.Error):
+        return ""
+    names = [f"function {name}" for name in _FUNCTION.findall(cause.diag.context or "")[:1]]
+    if cause.diag.source_function != RAISED:  # else they are whatever the trigger says
+        named = {"constraint": cause.diag.constraint_name, "column": cause.diag.column_name}
+        names += [f"{what} {name}" for what, name in named.items() if name and _NAME.fullmatch(name)]
+    return f" ({', '.join(names)})" if names else ""
