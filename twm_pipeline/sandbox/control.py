@@ -23,8 +23,9 @@ from twm_pipeline.sandbox.deliveries import Deliveries
 from twm_pipeline.sandbox.faults import Fault, FaultBook
 from twm_pipeline.sandbox.gate import JSON, Gate
 from twm_pipeline.sandbox.hooks import Hook
-from twm_pipeline.sandbox.missive import FILE_FAULTS, Missive
+from twm_pipeline.sandbox.missive import Missive
 from twm_pipeline.sandbox.missive_actions import MissiveActions
+from twm_pipeline.sandbox.missive_files import FILE_FAULTS
 from twm_pipeline.sandbox.options import Budgets, Clock, Json
 from twm_pipeline.sandbox.storm import Storm
 from twm_pipeline.sandbox.teamwork import Teamwork
@@ -131,7 +132,10 @@ class Control:
             "faults": self.faults.rows(),
             "hooks": dict(Counter(hook.vendor for hook in self._hooks())),
             "deliveries": self.deliveries.to_dict(),
-            "files": {"downloads": self.missive.downloads, "leaked_tokens": self.missive.leaked_tokens},
+            "files": {
+                "downloads": self.missive.files.downloads,
+                "leaked_tokens": self.missive.files.leaked_tokens,
+            },
             "rows": {
                 "tasks": len(self.teamwork.account.tasks),
                 "conversations": len(self.missive.account.conversations),
@@ -205,7 +209,7 @@ class Control:
         for user in list(account.users.values()):
             yield {"kind": "user", **asdict(user)}
         for label in list(account.labels.values()):
-            yield {"kind": "label", **asdict(label), "path": self.missive.label_path(label)}
+            yield {"kind": "label", **asdict(label), "path": self.missive.rows.label_path(label)}
         yield {"kind": "missive_team", **account.team}
         for item in list(account.conversations.values()):
             yield self._conversation_truth(item.id)
@@ -258,11 +262,11 @@ class Control:
 
     def _set_file_fault(self, *, fault: str | None, attachment_id: str = "") -> None:
         if fault is None:
-            self.missive.file_faults.pop(attachment_id, None)
+            self.missive.files.faults.pop(attachment_id, None)
             return
         if fault not in FILE_FAULTS:
             raise ValueError(f"unknown fault {fault!r} of a file; known: {FILE_FAULTS}")
-        self.missive.file_faults[attachment_id] = fault
+        self.missive.files.faults[attachment_id] = fault
 
     def _add_fault(self, **fields: Json) -> None:
         self.faults.add(Fault(**fields))
@@ -275,7 +279,7 @@ class Control:
             gate.reset_log()
             gate.vendor.budget.peak = 0
             gate.vendor.reset()
-        self.missive.leaked_tokens = self.missive.downloads = 0
+        self.missive.files.leaked_tokens = self.missive.files.downloads = 0
         self.deliveries.log.clear()
 
     def _advance(self, *, seconds: float) -> int:

@@ -1,17 +1,13 @@
-"""Missive's HTTP interface, and the storage its attachments lie in."""
+"""Missive's HTTP interface: its paths, its pages and what it refuses."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import itertools
 import math
 import uuid
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,20 +16,12 @@ from starlette.routing import BaseRoute, Route
 from twm_pipeline.sandbox.answers import Answers
 from twm_pipeline.sandbox.budgets import MINUTE_SECONDS, Budget, Verdict, Window
 from twm_pipeline.sandbox.gate import JSON, Vendor
-from twm_pipeline.sandbox.missive_account import (
-    FLAGS,
-    Attachment,
-    Conversation,
-    Label,
-    Mail,
-    MissiveAccount,
-    Note,
-    User,
-)
+from twm_pipeline.sandbox.missive_account import Conversation, Mail, MissiveAccount, Note
+from twm_pipeline.sandbox.missive_files import FileStorage
 from twm_pipeline.sandbox.missive_hooks import MissiveHooks
+from twm_pipeline.sandbox.missive_rows import MissiveRows, Row, delivered, user_row
 from twm_pipeline.sandbox.options import MISSIVE_TOKEN, Clock, Json
 
-Row = dict[str, Any]
 MAILBOXES = ("inbox", "all", "assigned", "closed", "snoozed", "flagged", "trashed", "junked", "drafts")
 LEFT_OUT = ("trashed", "junked", "closed")
 ID_MAILBOXES = ("shared_label", "team_inbox", "team_closed", "team_all")
@@ -46,7 +34,6 @@ ERRORS = {
     404: "Not found",
     429: "Rate limit exceeded",
 }
-SIGNING_KEY = b"sandbox"
 
 
 class RefusedError(Exception):
@@ -73,11 +60,8 @@ class Missive(Vendor):
         super().__init__(answers=answers, clock=clock, budget=budget, key=MISSIVE_TOKEN)
         self.account = account
         self.hooks = hooks
-        self.files_url = ""
-        self.leaked_tokens = 0
-        self.downloads = 0
-        self.file_faults: dict[str, str] = {}
-        self._reads = itertools.count(1)
+        self.files = FileStorage(account, answers=answers, clock=clock)
+        self.rows = MissiveRows(account, self.files)
 
     # What the door asks.
 
@@ -120,7 +104,7 @@ class Missive(Vendor):
             *self._directory("users", lambda: [user_row(user) for user in self.account.users.values()]),
             *self._directory("teams", lambda: [self.account.team]),
             *self._directory("organizations", lambda: [self.account.organization]),
-            *self._directory("shared_labels", self._label_rows),
+            *self._directory("shared_labels", self.rows.label_rows),
             *self.hooks.routes(self.error),
             Route("/{rest:path}", self._unknown),
         ]
@@ -175,7 +159,7 @@ class Missive(Vendor):
                 break
             if any(test(conversation) for test in tests) and wanted(conversation):
                 found.append(conversation)
-        return JSON({"conversations": [self.conversation_row(item) for item in found]})
+        return JSON({"conversations": [self.rows.conversation_row(item) for item in found]})
 
     def _newest_first(self, until: int | None) -> Iterator[Conversation]:
         keys = self.account.by_activity
@@ -234,59 +218,7 @@ class Missive(Vendor):
         found = self._find(request)
         if found is None:
             return self.error(404)
-        return JSON({"conversations": [self.conversation_row(found)]})
-
-    def conversation_row(self, item: Conversation) -> Row:
-        """Return a conversation; a guest sees two fields of it."""
-        if item.guest:
-            return {"id": item.id, "last_activity_at": item.last_activity_at}
-        sent = [mail for mail in item.messages if not mail.draft]
-        authors = distinct_authors(sent)
-        external = distinct_authors([mail for mail in sent if mail.author_id is None])
-        row = self.conversation_short(item)
-        members = [self._state_row(item, self.account.users[key]) for key in item.assignee_ids]
-        tasks = [note.task for note in item.notes if note.task is not None]
-        return row | {
-            "color": item.color,
-            "attachments_count": sum(len(mail.attachments) for mail in sent),
-            "drafts_count": len(item.messages) - len(sent),
-            "send_later_messages_count": 0,
-            "tasks_count": len(tasks),
-            "completed_tasks_count": sum(task["completed_at"] is not None for task in tasks),
-            "authors": authors,
-            "external_authors": external,
-            "assignee_names": ", ".join(row["name"] for row in members),
-            "assignee_emails": ", ".join(row["email"] for row in members),
-        }
-
-    def conversation_short(self, item: Conversation) -> Row:
-        """Return a conversation as a message shows it."""
-        labels = [self.account.labels[key] for key in item.label_ids]
-        sent = [mail for mail in item.messages if not mail.draft]
-        newest = max(sent, key=delivered, default=None)
-        url = f"mail.missiveapp.com/#inbox/conversations/{item.id}"
-        return {
-            "id": item.id,
-            "created_at": item.created_at,
-            "subject": item.subject,
-            "latest_message_subject": (newest and newest.subject) or item.subject or "",
-            "organization": self.account.organization,
-            "team": self.account.team if item.team else None,
-            "assignees": [self._state_row(item, self.account.users[key]) for key in item.assignee_ids],
-            "users": [self._state_row(item, self.account.users[key]) for key in item.states],
-            "shared_labels": [self.label_row(label) for label in labels],
-            "shared_label_names": ", ".join(label.name for label in labels),
-            "messages_count": len(sent),
-            "web_url": f"https://{url}",
-            "app_url": f"missive://{url}",
-            "last_activity_at": item.last_activity_at,
-        }
-
-    def _state_row(self, item: Conversation, user: User) -> Row:
-        flags = item.states.get(user.id, set())
-        row: Row = {"id": user.id, "name": user.name, "email": user.email, "unassigned": False}
-        row |= {name: name in flags for name in FLAGS}
-        return row | {"assigned": user.id in item.assignee_ids}
+        return JSON({"conversations": [self.rows.conversation_row(found)]})
 
     # Messages, comments, drafts, posts.
 
@@ -316,7 +248,7 @@ class Missive(Vendor):
             request, "messages", lambda item: [mail for mail in item.messages if not mail.draft]
         )
         page = [] if refused else self._until_page(request, mails, delivered)
-        return refused or JSON({"messages": [self.message_row(mail) for mail in page]})
+        return refused or JSON({"messages": [self.rows.message_row(mail) for mail in page]})
 
     def _drafts_of(self, request: Request) -> Response:
         mails, refused = self._children(
@@ -324,7 +256,7 @@ class Missive(Vendor):
         )
         page = [] if refused else self._drafts_page(request, mails)
         listed = self.answers["missive.draft_bodies"] == "listed"
-        rows = [self.message_row(mail) | ({"body": mail.body} if listed else {}) for mail in page]
+        rows = [self.rows.message_row(mail) | ({"body": mail.body} if listed else {}) for mail in page]
         return refused or JSON({"drafts": rows})
 
     def _drafts_page(self, request: Request, drafts: list[Mail]) -> list[Mail]:
@@ -348,7 +280,7 @@ class Missive(Vendor):
     def _comments_of(self, request: Request) -> Response:
         notes, refused = self._children(request, "comments", lambda item: item.notes)
         page = [] if refused else self._until_page(request, notes, lambda note: int(note.created_at))
-        return refused or JSON({"comments": [self.comment_row(note) for note in page]})
+        return refused or JSON({"comments": [self.rows.comment_row(note) for note in page]})
 
     def _posts_of(self, request: Request) -> Response:
         posts, refused = self._children(request, "posts", lambda item: item.posts)
@@ -362,7 +294,7 @@ class Missive(Vendor):
         matches = [mail for mail in self.account.messages.values() if mail.email_message_id == wanted]
         found = [mail for mail in matches if not mail.draft and self.account.find_message(mail.id)]
         found.sort(key=lambda mail: (delivered(mail), mail.id), reverse=True)
-        return JSON({"messages": [self.full_message_row(mail) for mail in found[:SMALL_PAGE]]})
+        return JSON({"messages": [self.rows.full_message_row(mail) for mail in found[:SMALL_PAGE]]})
 
     def _messages(self, request: Request) -> Response:
         ids = list(dict.fromkeys(request.path_params["ids"].split(",")))
@@ -381,220 +313,29 @@ class Missive(Vendor):
         missing = len(found) < len(ids)
         if missing and (not several or self.answers["missive.missing_in_multi"] == "404"):
             return self.error(404)
-        rows = [self.full_message_row(mail) for mail in found]
+        rows = [self.rows.full_message_row(mail) for mail in found]
         if len(rows) == 1 and (not several or self.answers["missive.single_in_multi"] == "object"):
             return JSON({"messages": rows[0]})
         return JSON({"messages": rows})
-
-    def message_row(self, mail: Mail) -> Row:
-        """Return a message as lists show it: without its body."""
-        author = self.account.users.get(mail.author_id) if mail.author_id is not None else None
-        return {
-            "id": mail.id,
-            "subject": mail.subject,
-            "preview": mail.preview,
-            "type": mail.type,
-            "delivered_at": mail.delivered_at,
-            "updated_at": mail.updated_at,
-            "created_at": mail.created_at,
-            "email_message_id": mail.email_message_id,
-            "in_reply_to": mail.in_reply_to,
-            "references": mail.references,
-            "from_field": mail.sender,
-            "to_fields": mail.to,
-            "cc_fields": mail.cc,
-            "bcc_fields": mail.bcc,
-            "reply_to_fields": mail.reply_to,
-            "attachments": [self.attachment_row(item) for item in mail.attachments],
-            "author": None if author is None else author_row(author),
-            "external_id": None,
-            "account_author": None,
-            "account_recipients": [],
-        }
-
-    def full_message_row(self, mail: Mail) -> Row:
-        """Return a message with its body and its conversation."""
-        conversation = self.account.find(mail.conversation_id)
-        short = None if conversation is None else self.conversation_short(conversation)
-        return self.message_row(mail) | {"body": mail.body, "conversation": short}
-
-    def comment_row(self, note: Note) -> Row:
-        """Return a comment."""
-        return {
-            "id": note.id,
-            "body": note.body,
-            "created_at": note.created_at,
-            "mentions": note.mentions,
-            "author": note.author,
-            "attachment": None if note.attachment is None else self.attachment_row(note.attachment),
-            "task": note.task,
-        }
 
     def fire(self, event: str, item: Conversation, child: Mail | Note | None = None) -> None:
         """Tell the hooks what happened in a conversation that the token's owner may see."""
         if not item.accessible or item.guest:
             return
-        content: Row = {"conversation": self.conversation_short(item)}
+        content: Row = {"conversation": self.rows.conversation_short(item)}
         if isinstance(child, Note):
-            content["comment"] = self.comment_row(child)
+            content["comment"] = self.rows.comment_row(child)
         elif child is not None:
-            content["message"] = self.message_row(child)
+            content["message"] = self.rows.message_row(child)
         else:
             newest = max((mail for mail in item.messages if not mail.draft), key=delivered, default=None)
-            content["latest_message"] = None if newest is None else self.message_row(newest)
+            content["latest_message"] = None if newest is None else self.rows.message_row(newest)
         self.hooks.fire(event, content, text=(child.body or "") if child is not None else "")
-
-    # Directories.
-
-    def _label_rows(self) -> list[Row]:
-        return [self.label_row(label) for label in self.account.labels.values()]
-
-    def label_row(self, label: Label) -> Row:
-        """Return a shared label."""
-        return {
-            "id": label.id,
-            "name": label.name,
-            "name_with_parent_names": self.label_path(label),
-            "organization": self.account.organization["id"],
-            "color": label.color,
-            "parent": label.parent,
-            "share_with_organization": label.everybody,
-            "share_with_users": [] if label.everybody else [self.account.me.id],
-            "share_with_team": None if label.everybody else self.account.team["id"],
-            "visibility": "organization" if label.everybody else "team",
-        }
-
-    def label_path(self, label: Label) -> str:
-        """Return a label's name behind those of its parents."""
-        parent = None if label.parent is None else self.account.labels.get(label.parent)
-        return label.name if parent is None else f"{self.label_path(parent)}/{label.name}"
-
-    # Attachments.
-
-    def attachment_row(self, item: Attachment) -> Row:
-        """Return an attachment with a URL signed for this read alone."""
-        name = item.filename
-        extension = name.rpartition(".")[2] if name and "." in name else None
-        expires = self.clock.now() + int(self.answers["missive.attachment_seconds"])
-        nonce = f"{next(self._reads):x}"
-        signature = sign(item.id, expires, nonce)
-        path = f"{item.id}/{quote(name or 'file', safe='')}"
-        return {
-            "id": item.id,
-            "filename": name,
-            "extension": extension,
-            "url": f"{self.files_url}/{path}?Expires={expires}&Signature={signature}&Key-Pair-Id={nonce}",
-            "media_type": item.media_type,
-            "sub_type": item.sub_type,
-            "size": item.size,
-            "width": item.width,
-            "height": item.height,
-        }
-
-    async def download(self, request: Request) -> Response:
-        """Answer a signed URL; a request that brings a token along is refused and counted."""
-        if "authorization" in request.headers:
-            self.leaked_tokens += 1
-            return Response("Only one auth mechanism allowed", 400)
-        key = request.path_params["id"]
-        query = request.query_params
-        expires, nonce = query.get("Expires", ""), query.get("Key-Pair-Id", "")
-        genuine = expires.isdigit() and hmac.compare_digest(
-            sign(key, int(expires), nonce), query.get("Signature", "")
-        )
-        if not genuine or int(expires) < self.clock.time():
-            return Response("<Error><Code>AccessDenied</Code></Error>", 403, media_type="application/xml")
-        item = self._attachment(key)
-        if item is None:
-            return Response("<Error><Code>NoSuchKey</Code></Error>", 404, media_type="application/xml")
-        self.downloads += 1
-        return answer_with_file(item, request, self.file_faults.get(key, self.file_faults.get("")))
-
-    def _attachment(self, key: str) -> Attachment | None:
-        """Find an attachment by walking everything; downloads are rare."""
-        for conversation in self.account.conversations.values():
-            notes = [note.attachment for note in conversation.notes if note.attachment is not None]
-            for item in itertools.chain(*(mail.attachments for mail in conversation.messages), notes):
-                if item.id == key:
-                    return item
-        return None
-
-
-FILE_STATUSES = {"gone": 404, "refused": 403, "error": 500}
-FILE_FAULTS = (*FILE_STATUSES, "redirect", "inside", "html", "cut", "empty", "short")
-"""What may be wrong with a file: no such file, never allowed, an internal error; a redirect to itself or
-into a private network; a page for people; half of it, nothing, less than its length says."""
-
-
-def sign(key: str, expires: int, nonce: str) -> str:
-    """Return the signature of one attachment URL."""
-    return hmac.new(SIGNING_KEY, f"{key}/{expires}/{nonce}".encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def answer_with_file(item: Attachment, request: Request, fault: str | None) -> Response:
-    """Return the answer that holds a file, or what an awkward storage says instead (`FILE_FAULTS`)."""
-    content, media_type = file_content(item), f"{item.media_type}/{item.sub_type}"
-    if fault in FILE_STATUSES:
-        return Response("<Error/>", FILE_STATUSES[fault], media_type="application/xml")
-    if fault in ("redirect", "inside") and "again" not in request.query_params:
-        target = str(request.url.include_query_params(again="1"))
-        if fault == "inside":
-            target = str(request.url.replace(hostname="127.0.0.2"))
-        return Response(status_code=302, headers={"location": target})
-    if fault == "html":
-        return Response("<html>Please sign in</html>", media_type="text/html")
-    if fault in ("cut", "empty"):
-        content = content[: len(content) // 2] if fault == "cut" else b""
-    answer = Response(content, media_type=media_type)
-    if fault == "short":
-        answer.body = content[: len(content) // 2]
-    return answer
-
-
-def file_content(item: Attachment) -> bytes:
-    """Return as many bytes as the attachment has, the same each time."""
-    block = hashlib.sha256(item.id.encode()).digest()
-    return (block * (item.size // len(block) + 1))[: item.size]
-
-
-def delivered(mail: Mail) -> int:
-    """Return the second that orders a message; a draft has only its creation."""
-    return mail.created_at if mail.delivered_at is None else mail.delivered_at
 
 
 def item_id(item: Json) -> str:
     """Return the id of a row or of a dataclass."""
     return str(item["id"] if isinstance(item, dict) else item.id)
-
-
-def distinct_authors(mails: list[Mail]) -> list[Row]:
-    """Return who wrote some messages, each once, without what identifies only in the channel."""
-    authors: list[Row] = []
-    for mail in mails:
-        if mail.sender is None:
-            continue
-        author = mail.sender
-        if "phone_number" in author:
-            author = {"phone_number": author["phone_number"]}
-        if author not in authors:
-            authors.append(author)
-    return authors
-
-
-def user_row(user: User) -> Row:
-    """Return a user as the directory shows them."""
-    return {
-        "id": user.id,
-        "me": user.me,
-        "email": user.email,
-        "name": user.name,
-        "avatar_url": user.avatar_url,
-    }
-
-
-def author_row(user: User) -> Row:
-    """Return a user as an author."""
-    return {"id": user.id, "name": user.name, "email": user.email, "avatar_url": user.avatar_url}
 
 
 def contact_test(request: Request) -> Callable[[Conversation], bool]:

@@ -106,7 +106,7 @@ class World:
                 Mount("/missive/v1", self.gates["missive"]),
                 Mount("/airtable/v0", self.gates["airtable"]),
                 Mount("/airtable-content/v0", self.gates["airtable"]),
-                Route("/files/{id}/{name:path}", self.missive.download),
+                Route("/files/{id}/{name:path}", self.missive.files.download),
                 Route(
                     "/airtable-files/{id}/{expires:int}/{signature}/{name:path}",
                     self.airtable.files.download,
@@ -278,7 +278,7 @@ class Sandbox:
         self._socket = socket.create_server((options.host, options.port), family=family)
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
-        self._world.missive.files_url = f"{self.url}/files"
+        self._world.missive.files.url = f"{self.url}/files"
         self._world.airtable.files.url = f"{self.url}/airtable-files"
         self._control = SandboxControl(self.url)
         config = uvicorn.Config(
