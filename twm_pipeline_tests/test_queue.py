@@ -141,6 +141,20 @@ def test_the_list_shows_records_set_aside(queue, parked):
     assert "private matter" not in shown
 
 
+def test_rows_that_airtable_refused_are_listed_shown_and_tried_again(queue, engine):
+    refused = SetAside(stream="tasks", object_id="17", reason='Field "Due" cannot accept the provided value')
+    with engine.begin() as connection:
+        set_aside(connection, "airtable", [refused])
+    name = "set-aside:airtable/tasks/17"
+
+    [record] = queue("list", "--json").json["airtable"]["set_aside"]["records"]
+
+    assert (record["id"], record["reason"]) == (name, refused.reason)
+    assert name in queue("list").out
+    assert refused.reason in queue("show", name).out
+    assert queue("retry", name).code == OK
+
+
 def test_deliveries_are_shown_although_the_database_does_not_answer(queue, spool, monkeypatch):
     dead = put_dead(spool)
     monkeypatch.setenv("PG_DSN", "postgresql://somebody:secret@127.0.0.1:1/nowhere")

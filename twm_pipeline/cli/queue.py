@@ -19,8 +19,9 @@ from twm_pipeline.cli.output import complain, print_table, say
 from twm_pipeline.cli.queue_items import Delivery, Item, chosen, parked_id
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.errors import TwmError
+from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.mirror.status import read_set_aside
-from twm_pipeline.records import SOURCES, Json, Source
+from twm_pipeline.records import SOURCES, Json
 from twm_pipeline.settings import Settings
 from twm_pipeline.spool import PLACES, Listed, Place, Spool
 from twm_pipeline.status.words import span
@@ -94,6 +95,9 @@ def list_queue(
     else:
         for source in found["sources"]:
             _show_source(source)
+        if (parked := found["airtable"]["set_aside"]) and parked["count"]:
+            say("AIRTABLE")
+            _show_parked(parked)
     if problem is not None:
         complain("Records set aside are not shown.")
         raise problem
@@ -186,17 +190,18 @@ def _count(number: int) -> str:
 def collect(settings: Settings, *, limit: int) -> tuple[Json, TwmError | DBAPIError | None]:
     """Return what lies where, and why what PostgreSQL knows is not among it."""
     sources = [_spooled(spool_of(settings, source), limit=limit) for source in SOURCES]
+    airtable: Json = {"source": "airtable", "set_aside": None}
     problem: TwmError | DBAPIError | None = None
     try:
         with opened_mirror(settings) as engine, engine.connect() as connection:
-            for item in sources:
+            for item in (*sources, airtable):
                 item["set_aside"] = _set_aside(connection, item["source"], limit=limit)
     except (TwmError, DBAPIError) as error:
         problem = error
-    return {"sources": sources, "database_answered": problem is None}, problem
+    return {"sources": sources, "airtable": airtable, "database_answered": problem is None}, problem
 
 
-def _set_aside(connection: Connection, source: Source, *, limit: int) -> Json:
+def _set_aside(connection: Connection, source: Origin, *, limit: int) -> Json:
     found = read_set_aside(connection, source, limit=limit)
     records = [{"id": parked_id(source, row), **row} for row in found["records"]]
     return {"count": found["count"], "records": records}

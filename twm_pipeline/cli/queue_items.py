@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.errors import TwmError
-from twm_pipeline.mirror.checkpoints import hurry_set_aside, resolve_set_aside
+from twm_pipeline.mirror.checkpoints import Origin, hurry_set_aside, resolve_set_aside
 from twm_pipeline.mirror.status import find_set_aside
-from twm_pipeline.records import SOURCES, Json, Source
+from twm_pipeline.records import SOURCES, Json
 from twm_pipeline.settings import Settings
 from twm_pipeline.spool import PLACES, Listed, Place, Spool
 from twm_pipeline.status.deliveries import describe_entry
@@ -116,7 +116,7 @@ class Parked:
         resolve_set_aside(self.connection, source, stream, [object_id])
         return True
 
-    def _key(self) -> tuple[Source, str, str]:
+    def _key(self) -> tuple[Origin, str, str]:
         return self.row["source"], self.row["stream"], self.row["object_id"]
 
 
@@ -162,6 +162,6 @@ def _parked(connection: Connection, id_: str) -> Parked:
     raise TwmError(msg)
 
 
-def parked_id(source: Source, row: Json) -> str:
+def parked_id(source: Origin, row: Json) -> str:
     """Return what people type to name a record that is set aside."""
     return f"{PARKED}{source}/{row['stream']}/{row['object_id']}"

@@ -255,7 +255,7 @@ def reasons_set_aside(
     return {(row.stream, row.object_id): row.reason for row in rows}
 
 
-def hurry_set_aside(connection: Connection, source: Source, stream: str, object_id: str) -> bool:
+def hurry_set_aside(connection: Connection, source: Origin, stream: str, object_id: str) -> bool:
     """Let a set-aside record be tried again at once; return whether there is one."""
     changed = connection.execute(
         text(

@@ -241,7 +241,7 @@ def read_set_aside(connection: Connection, source: Origin, *, limit: int = SHOWN
     return {"count": count, "records": [{k: v for k, v in row.items() if k != "total"} for row in records]}
 
 
-def find_set_aside(connection: Connection, source: Source, stream: str, object_id: str) -> Json | None:
+def find_set_aside(connection: Connection, source: Origin, stream: str, object_id: str) -> Json | None:
     """Return everything that is known of one record that is set aside, the vendor's JSON included."""
     return _one(
         connection,
