@@ -302,7 +302,8 @@ def check_access(client: Schema, specs: Mapping[Key, TableSpec], known: Mapping[
     """
     scopes = client.whoami().scopes
     if scopes is not None and READ_SCHEMA not in scopes:
-        return Access(problems=(_missing_scopes([READ_SCHEMA]),), actions=())
+        missing = [it for it in (*RECORD_SCOPES, READ_SCHEMA, WRITE_SCHEMA) if it not in scopes]
+        return Access(problems=(_missing_scopes(missing),), actions=())
     try:
         plans = plan_setup(specs, client.schema(), known)
         level = client.permission_level()

@@ -176,6 +176,7 @@ class _ViewCheck:
                 known = published_by_record(connection, self.base, self.view, [it.id for it in page])
             self._compare(known, [record for record in page if record.id not in seen])
             seen |= {record.id: str(record.cells.get(key_field)) for record in page}
+            seen |= {str(item.record_id): item.row_id for item in known}  # as they are after this look
         self.report.records = len(seen)
         keys = Counter(seen.values())
         for known in self._published():

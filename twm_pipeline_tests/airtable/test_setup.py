@@ -265,7 +265,10 @@ def test_access_to_an_empty_base_says_what_would_be_made():
 
 
 ACCESS = {
-    "no scope for the schema": (FakeBase(scopes=frozenset({"data.records:read"})), "schema.bases:read"),
+    "no scope for the schema": (
+        FakeBase(scopes=frozenset({"data.records:read"})),
+        "data.records:write, schema.bases:read, schema.bases:write",
+    ),
     "no scope to write": (FakeBase(scopes=ALL_SCOPES - {"data.records:write"}), "data.records:write"),
     "no scope to make fields": (FakeBase(scopes=ALL_SCOPES - {"schema.bases:write"}), "schema.bases:write"),
     "an editor": (FakeBase(level="edit"), "role Creator"),

@@ -1182,6 +1182,16 @@ def test_doubled_records_are_told_of_and_left_to_people(base):
     assert copy in base.records()
 
 
+def test_a_key_that_a_look_puts_right_is_not_told_of_as_doubled(base):
+    first, second, *_ = base.task_ids()
+    base.control.airtable_edit("Tasks", base.record_of(first), {"id": str(second)})
+
+    found = check(base, "whole")["tasks"]
+
+    assert (found["different"], found["doubled"]) == (1, [])
+    assert not base.differences()
+
+
 def test_a_look_leaves_alone_what_waits_to_be_sent(picky):
     bad = refuse_one(picky)
 
