@@ -22,10 +22,13 @@ from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import runs_of, why_no_window, why_not, window_request
 from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.mirror.changelog import count_changes
+from twm_pipeline.mirror.checkpoints import due_set_aside
 from twm_pipeline.mirror.published import count_published, load_publication
+from twm_pipeline.mirror.published_files import files_are_due
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.publish import PublishReport, why_stopped
 from twm_pipeline.sync.publish_check import How
+from twm_pipeline.sync.publish_files import FETCHED_AFTER, MOST_TRIES
 from twm_pipeline.sync.publishing import PublishWindow
 
 _SOURCES: dict[Key, tuple[str, ...]] = {
@@ -182,7 +185,8 @@ def _tell_found(context: dg.AssetExecutionContext, window: PublishWindow) -> Non
     job=airtable_publish,
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Opens a window that publishes to Airtable when rows have changed and none is open.",
+    description="Opens a window that publishes to Airtable when rows have changed, or when something is to be"
+    " tried again, and none is open.",
 )
 def airtable_publish_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Look for changes to publish."""
@@ -226,11 +230,20 @@ def _look(settings: Settings) -> tuple[str, str | None]:
             if not all(load_publication(connection, base, view).is_compared for view in KEYS):
                 return "Everything is to be compared with what was published.", None
             count = sum(count_changes(connection, view) for view in KEYS)
+            if not count and _is_due(connection, base):
+                return "What Airtable did not take is to be tried again, or files to be looked at.", None
     except TwmError as error:
         return "", str(error)
     if not count:
         return "", "Everything that changed is published."
     return f"{count} changes wait to be published.", None
+
+
+def _is_due(connection: Connection, base: str) -> bool:
+    """Return whether the time of something has come that no change will tell of."""
+    return any(due_set_aside(connection, "airtable", view, limit=1) for view in KEYS) or files_are_due(
+        connection, base, older_than=FETCHED_AFTER, most_tries=MOST_TRIES
+    )
 
 
 @dg.schedule(

@@ -138,6 +138,27 @@ def sent_files(
     return {row.record_id: (row.row_id, row.files) for row in rows}
 
 
+def files_are_due(connection: Connection, base: str, *, older_than: timedelta, most_tries: int) -> bool:
+    """Return whether files were sent by address long enough ago to be looked at, or are to be sent again.
+
+    Args:
+        connection: For reading.
+        base: Where they are published.
+        older_than: How long ago they were sent.
+        most_tries: After so many nothing is sent again.
+    """
+    return bool(
+        connection.execute(
+            text(
+                "SELECT EXISTS (SELECT FROM twm.published WHERE base = :base AND view = 'emails'"
+                " AND record_id IS NOT NULL AND (twm.is_due(attachments_sent_at + :age, :age)"
+                " OR attachments_tries < :most_tries AND twm.is_due(attachments_due_at, :longest)))"
+            ),
+            {"base": base, "age": older_than, "most_tries": most_tries, "longest": LONGEST_PAUSE},
+        ).scalar_one()
+    )
+
+
 def note_arrived(connection: Connection, base: str, row_ids: Sequence[str]) -> None:
     """Note that files sent by their address are there."""
     connection.execute(

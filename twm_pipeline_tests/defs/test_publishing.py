@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from twm_pipeline.definitions import defs
 from twm_pipeline_tests.defs.conftest import Deployment
@@ -83,6 +84,35 @@ def test_the_sensor_opens_a_window_for_changes_and_for_nothing_else(published):
     [request] = sensor(published).run_requests or []
     assert request.tags["twm/window"] == "airtable"
     assert dg.validate_run_config(defs.resolve_job_def("airtable_publish"), request.run_config)
+
+
+@pytest.mark.parametrize(
+    "due",
+    [
+        "INSERT INTO twm.set_aside (source, stream, object_id, reason, next_attempt_at)"
+        " VALUES ('airtable', 'tasks', '1', 'refused', now() + :later)",
+        "UPDATE twm.published SET attachments_sent_at = now() + :later - interval '5 minutes'"
+        " WHERE view = 'emails'",
+        "UPDATE twm.published SET attachments_due_at = now() + :later WHERE view = 'emails'",
+    ],
+    ids=["a refused row", "files to be looked at", "files to be sent again"],
+)
+def test_the_sensor_opens_a_window_for_what_no_change_tells_of(published, due):
+    def wait_for(later: timedelta) -> None:
+        with published.engine.begin() as connection:
+            connection.execute(text("DELETE FROM twm.set_aside"))
+            connection.execute(
+                text("UPDATE twm.published SET attachments_sent_at = NULL, attachments_due_at = NULL")
+            )
+            connection.execute(text(due), {"later": later})
+
+    publish(published)
+    wait_for(timedelta(seconds=30))
+    assert skipped(published) == "Everything that changed is published."
+
+    wait_for(timedelta(seconds=-1))
+
+    assert sensor(published).run_requests
 
 
 def test_the_sensor_says_why_it_stands_still(deployment):
