@@ -25,8 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = Path(os.environ.get("TWM_SHARED_DATA", ROOT.parent / "shared" / "data"))
 FILES = ("tasks.jsonl.gz", "emails.jsonl.gz")
 SLICE = 40
-SCALE = 120
+SCALE = 400
 KILLS = 10
+FEW_KILLS = 4
 EDITS = 60
 
 needs_data = pytest.mark.skipif(
@@ -110,12 +111,12 @@ def test_all_real_content_equals_its_files(import_of):
     assert_equal_and_quiet(import_of(DATA), DATA)
 
 
-def survive(world: World, *, requests: int) -> None:
+def survive(world: World, *, requests: int, kills: int) -> None:
     """Import with kills, every fault, and edits going on; then require the truth."""
     chance = random.Random(11)
-    for number in range(KILLS):
+    for number in range(kills):
         for vendor in ("teamwork", "missive"):
-            for kind in FAULT_KINDS[number::KILLS]:
+            for kind in FAULT_KINDS[number::kills]:
                 world.control.add_fault(vendor, kind, count=2, probability=0.1)
         asked = world.control.request_count()
         process = worker.start(world.settings, *chance.sample(["teamwork", "missive"], 2))
@@ -124,7 +125,7 @@ def survive(world: World, *, requests: int) -> None:
         wait_for_requests(world.control, asked + chance.randint(requests // 2, requests))
         process.kill()
         process.communicate()
-        world.control.random_changes(EDITS // 2, KILLS + number)
+        world.control.random_changes(EDITS // 2, kills + number)
     world.settle()
 
     world.assert_true()
@@ -135,11 +136,11 @@ def survive(world: World, *, requests: int) -> None:
 
 @needs_data
 def test_a_slice_of_real_content_survives_kills_faults_and_edits(import_of, tmp_path):
-    survive(import_of(cut_slice(tmp_path / "data")), requests=60)
+    survive(import_of(cut_slice(tmp_path / "data")), requests=60, kills=FEW_KILLS)
 
 
 @needs_data
 @needs_patience
 @pytest.mark.timeout(3600)
 def test_all_real_content_survives_kills_faults_and_edits(import_of):
-    survive(import_of(DATA), requests=1500)
+    survive(import_of(DATA), requests=1500, kills=KILLS)
