@@ -6,7 +6,12 @@ import dagster as dg
 
 from twm_pipeline.defs.alerts import alerts_sensor
 from twm_pipeline.defs.assets import source_assets
-from twm_pipeline.defs.attachments import attachments_asset, attachments_download, attachments_sensor
+from twm_pipeline.defs.attachments import (
+    attachments_asset,
+    attachments_download,
+    attachments_schedule,
+    attachments_sensor,
+)
 from twm_pipeline.defs.checks import asset_checks, checks, checks_schedule
 from twm_pipeline.defs.hooks import webhooks_check, webhooks_check_schedule
 from twm_pipeline.defs.housekeeping import housekeeping, nightly_housekeeping
@@ -44,6 +49,7 @@ defs = dg.Definitions(
     schedules=[
         *(poll_schedule(source) for source in SOURCES),
         nightly_reconcile,
+        attachments_schedule,
         airtable_check_schedule,
         webhooks_check_schedule,
         checks_schedule,

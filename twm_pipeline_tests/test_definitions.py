@@ -56,6 +56,12 @@ def test_every_table_is_an_asset_of_its_vendors_group(graph):
     } == TABLES | MADE_OF_TABLES
 
 
+def test_every_table_says_how_old_it_may_grow(graph):
+    old = [key for key in graph.materializable_asset_keys if graph.get(key).freshness_policy is None]
+
+    assert old == []
+
+
 def test_what_is_published_comes_from_the_tables_that_it_shows(graph):
     parents = graph.get(dg.AssetKey(["airtable", "emails"])).parent_keys
 
@@ -127,6 +133,7 @@ def test_jobs_and_schedules_have_their_names():
         "teamwork_poll_schedule": "RUNNING",
         "missive_poll_schedule": "RUNNING",
         "nightly_reconcile_schedule": "RUNNING",
+        "attachments_schedule": "RUNNING",
         "airtable_check_schedule": "RUNNING",
         "webhooks_check_schedule": "RUNNING",
         "checks_schedule": "RUNNING",

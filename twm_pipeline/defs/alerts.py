@@ -13,8 +13,10 @@ from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from twm_pipeline.alerts import LINES_PER_POST, AlertState, Level, Trouble, follow, send
+from twm_pipeline.defs.attachments import KEY as ATTACHMENTS
 from twm_pipeline.defs.jobs import WINDOW
-from twm_pipeline.defs.resources import why_switched_off
+from twm_pipeline.defs.publishing import why_not_publishing
+from twm_pipeline.defs.resources import why_all_switched_off, why_switched_off
 from twm_pipeline.defs.windows import runs_of
 from twm_pipeline.errors import RetriableError
 from twm_pipeline.records import SOURCES
@@ -166,10 +168,20 @@ def stale_assets(
     """Return per source the tables that were not verified in time, as Dagster's daemon judges them."""
     keys = list(repository.asset_graph.materializable_asset_keys)
     stale: dict[str, list[str]] = defaultdict(list)
-    off = {source for source in SOURCES if why_switched_off(settings, source) is not None}
     for key, record in instance.get_freshness_state_records(keys).items():
-        if record.freshness_state == FreshnessState.FAIL and key.path[0] not in off:
+        if record.freshness_state == FreshnessState.FAIL and not _is_switched_off(settings, key):
             stale[key.path[0]].append(key.path[-1])
     for group, names in stale.items():
         text = f"{group} is stale, nothing was verified in time: {', '.join(sorted(names))}"
         yield Trouble(key=f"stale {group}", text=text, patience_seconds=STALE_PATIENCE_SECONDS)
+
+
+def _is_switched_off(settings: Settings, key: dg.AssetKey) -> bool:
+    """Return whether a table may be as old as it is: the settings say that nothing brings it up to date."""
+    if key == ATTACHMENTS and not settings.attachments_download:
+        return True
+    if key.path[0] == "airtable":
+        return why_not_publishing(settings) is not None
+    source = next((item for item in SOURCES if item == key.path[0]), None)
+    reason = why_all_switched_off(settings) if source is None else why_switched_off(settings, source)
+    return reason is not None

@@ -36,6 +36,10 @@ STREAM_FRESHNESS = dg.FreshnessPolicy.time_window(
 DIRECTORY_FRESHNESS = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(minutes=45), fail_window=timedelta(hours=2)
 )
+DAILY_FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)
+)
+"""What is made anew only when something changed is looked at once a night."""
 
 DESCRIPTIONS = {
     "teamwork/tasks": (

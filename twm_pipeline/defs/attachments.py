@@ -6,17 +6,17 @@ import dagster as dg
 from sqlalchemy import text
 
 from twm_pipeline.db import connect_database
-from twm_pipeline.defs.assets import OWNERS
+from twm_pipeline.defs.assets import DAILY_FRESHNESS, OWNERS
 from twm_pipeline.defs.config import AttachmentsConfig
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of, run_window
-from twm_pipeline.defs.resources import MirrorResource
+from twm_pipeline.defs.resources import MirrorResource, why_switched_off
 from twm_pipeline.defs.sensors import LEAD_SECONDS
 from twm_pipeline.defs.tags import SOURCE
-from twm_pipeline.defs.windows import why_no_window, window_request
+from twm_pipeline.defs.windows import request_unless_busy, why_no_window, window_request
 from twm_pipeline.errors import TwmError
 from twm_pipeline.mirror.attachments import MOST_COUNTED, count_due, read_attachments
 from twm_pipeline.settings import Settings, load_settings
@@ -44,6 +44,7 @@ OFF = "Downloading files is switched off: ATTACHMENTS_DOWNLOAD is false."
             kinds={"file", "missive"},
             owners=OWNERS,
             skippable=True,
+            freshness_policy=DAILY_FRESHNESS,
             metadata={"dagster/table_name": "missive.attachments", **links_of("missive")},
         )
     ],
@@ -149,6 +150,24 @@ def attachments_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | d
             f"Files that are due: {count}{' or more' if count == MOST_COUNTED else ''}. {busy}"
         )
     return window_request(settings, "attachments")
+
+
+@dg.schedule(
+    name="attachments_schedule",
+    job=attachments_download,
+    cron_schedule="11 4 * * *",
+    execution_timezone=load_settings().timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Looks every night whether all files are stored, also where none is due: so it is verified.",
+)
+def attachments_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request a run that downloads what is due once, unless one is under way."""
+    settings = load_settings()
+    if not settings.attachments_download:
+        return dg.SkipReason(OFF)
+    if (reason := why_switched_off(settings, "missive")) is not None:
+        return dg.SkipReason(reason)
+    return request_unless_busy(context.instance, attachments_download.name)
 
 
 def _count_due(settings: Settings) -> int:

@@ -7,7 +7,7 @@ import dagster as dg
 from sqlalchemy import Engine, text
 
 from twm_pipeline.db import connect_database
-from twm_pipeline.defs.assets import OWNERS
+from twm_pipeline.defs.assets import DAILY_FRESHNESS, OWNERS
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
@@ -54,6 +54,7 @@ def _spec(name: str) -> dg.AssetSpec:
         kinds={"pandas", "postgres"},
         owners=OWNERS,
         skippable=True,
+        freshness_policy=DAILY_FRESHNESS,
         metadata={"dagster/table_name": f"insights.{name}", **links_of()},
     )
 

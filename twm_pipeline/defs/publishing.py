@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from twm_pipeline.airtable.fields import KEYS, Key
 from twm_pipeline.db import connect_database
+from twm_pipeline.defs.assets import DAILY_FRESHNESS
 from twm_pipeline.defs.config import PublishConfig
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import StopRequest, ending_gently
@@ -39,8 +39,6 @@ _DESCRIPTIONS: dict[Key, str] = {
     "tasks": "The table of tasks in Airtable, as `public.tasks` shows them; deleted ones are marked as such.",
     "emails": "The table of e-mails in Airtable, as `public.emails` shows them, a field for each category.",
 }
-FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
-"""Where nothing changes nothing is published; everything is compared once a night."""
 CHECKS = {"twm/check": "airtable"}
 """Tag of the nightly runs that look at the base: they do not wait for a window's end, its holder looks."""
 SUNDAY = 7
@@ -69,7 +67,7 @@ def _spec(view: Key) -> dg.AssetSpec:
         kinds={"airtable"},
         owners=["team:operations"],
         skippable=True,
-        freshness_policy=FRESHNESS,
+        freshness_policy=DAILY_FRESHNESS,
         metadata=links_of("airtable"),
     )
 

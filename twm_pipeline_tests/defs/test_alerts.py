@@ -17,6 +17,7 @@ from twm_pipeline.defs.alerts import alerts_sensor
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.jobs import WINDOW
 from twm_pipeline.errors import AuthenticationError
+from twm_pipeline.settings import load_settings
 from twm_pipeline_tests.test_alerts import Receiver, receiver
 
 __all__ = ["receiver"]
@@ -209,6 +210,28 @@ def test_tables_of_a_vendor_that_is_switched_off_may_be_old(watch, monkeypatch):
     watch.judge(FreshnessState.FAIL)
 
     assert watch.look() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "switches", "is_off"),
+    [
+        ("missive/attachments", {"MISSIVE_API_TOKEN": "token"}, False),
+        ("missive/attachments", {"MISSIVE_API_TOKEN": "token", "ATTACHMENTS_DOWNLOAD": "false"}, True),
+        ("airtable/tasks", {}, True),
+        (
+            "airtable/tasks",
+            {"DB_BACKEND": "both", "AIRTABLE_API_KEY": "key", "AIRTABLE_BASE_ID": "app0123456789abcd"},
+            False,
+        ),
+        ("insights/task_flow", {}, False),
+        ("insights/task_flow", {"TEAMWORK_API_KEY": ""}, True),
+    ],
+)
+def test_what_nothing_brings_up_to_date_may_be_old(watch, monkeypatch, name, switches, is_off):
+    for key, value in switches.items():
+        monkeypatch.setenv(key, value)
+
+    assert alerts._is_switched_off(load_settings(), dg.AssetKey(name.split("/"))) is is_off
 
 
 def test_what_an_unreachable_receiver_missed_is_told_later_in_its_order_and_once(watch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from twm_pipeline.definitions import defs
@@ -26,6 +27,12 @@ def read(deployment: Deployment) -> Deployment:
 def sensor(deployment: Deployment) -> SensorExecutionData:
     definition = defs.resolve_sensor_def("attachments_sensor")
     with dg.build_sensor_context(instance=deployment.instance) as context:
+        return definition.evaluate_tick(context)
+
+
+def nightly(deployment: Deployment) -> ScheduleExecutionData:
+    definition = defs.resolve_schedule_def("attachments_schedule")
+    with dg.build_schedule_context(instance=deployment.instance) as context:
         return definition.evaluate_tick(context)
 
 
@@ -60,6 +67,20 @@ def test_a_window_that_fails_says_why_and_is_followed_later(read):
     assert not result.success
     assert "would be free" in read.lines(result)
     assert "failed (StoreUnavailableError), the last of 1" in str(sensor(read).skip_message)
+
+
+def test_every_night_it_is_verified_that_nothing_is_due(read):
+    read.run("attachments_download")
+    [request] = nightly(read).run_requests or []
+
+    result = read.run("attachments_download", request.run_config)
+
+    [(_, figures)] = read.materializations(result)
+    assert (figures["stored"], figures["waiting"]) == (0, 0)
+    read.set(missive_api_token=None)
+    assert "Missive is switched off" in str(nightly(read).skip_message)
+    read.set(attachments_download=False)
+    assert "ATTACHMENTS_DOWNLOAD is false" in str(nightly(read).skip_message)
 
 
 def test_downloading_can_be_switched_off(read):
