@@ -39,7 +39,7 @@ DONE_BEFORE_5XX = ("nothing", "all", "half")
 PRIORITIES = {"choices": [{"name": "high"}, {"name": "medium"}]}
 SHOWN = 12
 ROOM = {"airtable.records_per_base": 0}
-"""A base that is full shows less than the views; `sync/test_publish.py` says what then."""
+"""A base that is full shows less than the views; `sync/test_publish_refusals.py` says what then."""
 
 needs_patience = pytest.mark.skipif(
     "TWM_WHOLE_STORM" not in os.environ, reason="takes minutes; TWM_WHOLE_STORM=1 runs it"

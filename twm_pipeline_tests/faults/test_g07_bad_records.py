@@ -1,7 +1,7 @@
 """One bad record never holds up the others: set aside with its reason, counted, shown, tried again (G7).
 
 What becomes of deliveries about such an object is in `sync/test_drain.py`, of rows that Airtable refuses in
-`sync/test_publish.py`.
+`sync/test_publish_refusals.py`.
 """
 
 from __future__ import annotations

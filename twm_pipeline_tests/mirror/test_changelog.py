@@ -10,7 +10,8 @@ from sqlalchemy import Engine, text
 from twm_pipeline.mirror.changelog import count_changes, follow_changes, read_changes, remove_changes
 from twm_pipeline.sync.reconcile import ReconcileOptions
 from twm_pipeline.sync.window import run_reconcile
-from twm_pipeline_tests.sync.conftest import Account, open_account  # noqa: F401 - a fixture
+from twm_pipeline_tests.sync.accounts import Account
+from twm_pipeline_tests.sync.conftest import open_account  # noqa: F401 - a fixture
 
 VIEWS = {"tasks": "task_id", "emails": "email_id"}
 

@@ -1,61 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from twm_pipeline.mirror.checkpoints import Origin
-from twm_pipeline.records import Source
-from twm_pipeline.sandbox import Sandbox, SandboxControl, SandboxOptions
+from twm_pipeline.sandbox import Sandbox, SandboxOptions
 from twm_pipeline.settings import Settings
-from twm_pipeline.sync.engine import PassOptions, PassReport
-from twm_pipeline.sync.reconcile import ReconcileOptions
-from twm_pipeline.sync.window import run_pass, run_reconcile
-
-
-@dataclass
-class Account:
-    """A sandbox account and the mirror that follows it."""
-
-    box: Sandbox
-    engine: Engine
-    settings: Settings
-
-    @property
-    def control(self) -> SandboxControl:
-        return self.box.control
-
-    def sync(self, source: Source, **options: Any) -> PassReport:
-        """Do one pass and return its report."""
-        return run_pass(self.engine, self.settings, source, options=PassOptions(**options))
-
-    def reconcile(self, source: Source) -> PassReport:
-        """Sweep the source completely and return the report."""
-        return run_reconcile(self.engine, self.settings, source, options=ReconcileOptions())[1]
-
-    def requests(self, source: Origin) -> int:
-        return self.control.request_count(source)
-
-    def query(self, statement: str, **values: Any) -> list[Any]:
-        with self.engine.connect() as connection:
-            return list(connection.execute(text(statement), values))
-
-    def scalar(self, statement: str, **values: Any) -> Any:
-        return self.query(statement, **values)[0][0]
-
-    def ids_of(self, kind: str) -> list[Any]:
-        """Return ids of what exists at the vendor."""
-        return [row["id"] for row in self.control.truth(kind)]
-
-    def change(self, **settings: Any) -> Account:
-        """Return the same account as it is seen with other settings."""
-        return Account(self.box, self.engine, self.settings.model_copy(update=settings))
-
-
-Open = Callable[..., Account]
+from twm_pipeline_tests.sync.accounts import Account, Open
+from twm_pipeline_tests.sync.bases import Base, base_of
 
 
 @pytest.fixture
@@ -90,3 +44,36 @@ def settings_of(box: Sandbox, settings: Settings) -> Settings:
 @pytest.fixture
 def account(open_account: Open) -> Account:
     return open_account()
+
+
+@pytest.fixture
+def make_base(open_account: Open) -> Callable[..., Base]:
+    return lambda **options: base_of(open_account(**{"tasks": 40, "conversations": 8, **options}))
+
+
+@pytest.fixture
+def fresh(make_base: Callable[..., Base]) -> Base:
+    """Return a mirror whose base is empty."""
+    return make_base()
+
+
+@pytest.fixture
+def base(fresh: Base) -> Base:
+    """Return a mirror that is published."""
+    fresh.publish()
+    fresh.requests()
+    return fresh
+
+
+@pytest.fixture
+def picky(base: Base) -> Base:
+    """Return a base whose field `priority` takes only what it holds already."""
+    known = {cells["priority"] for cells in base.records().values() if "priority" in cells} - {"low"}
+    for row in base.task_ids("priority = 'low'"):
+        base.control.edit_task(row, priority=None)
+    base.account.sync("teamwork")
+    base.publish()
+    choices = {"choices": [{"name": name} for name in sorted(known)]}
+    base.control.airtable_retype_field("Tasks", "priority", "singleSelect", choices)
+    base.requests()
+    return base

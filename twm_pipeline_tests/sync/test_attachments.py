@@ -23,7 +23,7 @@ from twm_pipeline.sync.attachments import AttachmentWindow, stored_copy
 from twm_pipeline.sync.window import window_lock
 from twm_pipeline_tests.publishing import PATIENCE, PAUSE, PAUSE_SECONDS
 from twm_pipeline_tests.storage import s3_away, s3_bucket
-from twm_pipeline_tests.sync.conftest import Account
+from twm_pipeline_tests.sync.accounts import Account
 
 PDF = {"filename": "offer.pdf", "media_type": "application", "sub_type": "pdf", "size": 2000}
 LOGO = {"filename": "logo.png", "media_type": "image", "sub_type": "png", "size": 900}

@@ -24,7 +24,7 @@ from twm_pipeline.sync.sample import SAMPLED, sample_vendor
 from twm_pipeline.sync.window import Window, prepare
 from twm_pipeline_tests.factories import make_envelope
 from twm_pipeline_tests.publishing import airtable_at, airtable_settings, publish
-from twm_pipeline_tests.sync.conftest import Account, Open
+from twm_pipeline_tests.sync.accounts import Account, Open
 
 
 @pytest.fixture

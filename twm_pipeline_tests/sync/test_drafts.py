@@ -9,7 +9,7 @@ import pytest
 
 from twm_pipeline.sandbox.options import Clock
 from twm_pipeline_tests.faults.world import dsn_of
-from twm_pipeline_tests.sync.conftest import Account
+from twm_pipeline_tests.sync.accounts import Account
 from twm_pipeline_tests.truth.compare_truth import differences
 
 BEAT_SECONDS = 7200

@@ -18,7 +18,7 @@ from twm_pipeline.spool import Envelope, Spool
 from twm_pipeline.sync.drain import Drain, spool_of
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import Window
-from twm_pipeline_tests.sync.conftest import Account
+from twm_pipeline_tests.sync.accounts import Account
 
 TURN_SECONDS = 0.01
 PATIENCE_SECONDS = 30.0

@@ -13,7 +13,7 @@ from twm_pipeline.sync.attachments import AttachmentWindow
 from twm_pipeline.sync.publish import PublishReport
 from twm_pipeline.sync.publishing import PublishWindow
 from twm_pipeline.sync.window import prepare
-from twm_pipeline_tests.sync.conftest import Account
+from twm_pipeline_tests.sync.accounts import Account
 
 SMALL = {"filename": "offer.pdf", "media_type": "application", "sub_type": "pdf", "size": 2000}
 LARGE = {"filename": "film.mp4", "media_type": "video", "sub_type": "mp4", "size": 6 << 20}

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from twm_pipeline import records
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS, TABLES, TASKS
 from twm_pipeline.sync.reparse import BATCH_ROWS, reparse_table
-from twm_pipeline_tests.sync.conftest import Account
+from twm_pipeline_tests.sync.accounts import Account
 
 BOOKS = "id, observed_seq, deleted, deleted_at, deleted_evidence, missing_since, inaccessible, version_at"
 

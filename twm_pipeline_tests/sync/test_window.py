@@ -9,7 +9,7 @@ from twm_pipeline.errors import RetriableError, WindowClosedError
 from twm_pipeline.sync.engine import PassOptions, PassReport
 from twm_pipeline.sync.window import WINDOW_LOCK, Window, window_lock
 from twm_pipeline_tests.databases import HELD_HERE
-from twm_pipeline_tests.sync.conftest import Account
+from twm_pipeline_tests.sync.accounts import Account
 
 
 class Clock:
