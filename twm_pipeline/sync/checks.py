@@ -45,8 +45,8 @@ LONG_LATE_SECONDS = 1800
 
 MEANINGS: Mapping[str, str] = {
     "keys_are_unique": (
-        "Every row has an id, and no two the same, in the table and in the view that people look at. If"
-        " not, the primary key's index is broken: REINDEX it, and look at the disk."
+        "Every row has an id, and no two the same, so the people's views show each once. If not, the primary"
+        " key's index is broken: REINDEX it, and look at the disk."
     ),
     "references_resolve": (
         "The rows that people see name a parent that is in the mirror: task, task list, project;"

@@ -106,13 +106,21 @@ def test_a_row_without_a_key_is_found(engine):
     assert keys(engine, TAGS).verdict == "error"
 
 
-def test_a_view_that_shows_a_row_twice_is_found(engine):
+def test_what_makes_a_view_show_a_row_twice_is_found(engine):
     store(engine, TASKS, make_task(id=1, tasklist_id=701))
     store(engine, TASKLISTS, make_tasklist(id=701))
     execute(engine, "ALTER TABLE teamwork.tasklists DROP CONSTRAINT tasklists_pkey")
     execute(engine, "INSERT INTO teamwork.tasklists SELECT * FROM teamwork.tasklists")
 
-    assert keys(engine, TASKS).verdict == "error"
+    assert keys(engine, TASKLISTS).verdict == "error"
+
+
+def test_a_doubled_text_is_found_whatever_the_collation(engine):
+    store(engine, EMAILS, make_email(id="m1"))
+    execute(engine, "ALTER TABLE missive.emails DROP CONSTRAINT emails_pkey")
+    execute(engine, "INSERT INTO missive.emails SELECT * FROM missive.emails")
+
+    assert keys(engine, EMAILS).figures["doubled"] == 1
 
 
 def test_a_few_rows_without_a_parent_are_normal_and_many_are_not(engine):
