@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -90,11 +90,16 @@ def _objects(value: Any) -> list[Json]:  # noqa: ANN401 - any JSON value
 
 
 def note_sent(connection: Connection, base: str, row: FileRow, *, by_address: bool) -> None:
-    """Note that the files of a row were sent; those sent by their address are looked at later."""
+    """Note that the files of a row were sent; those sent by their address are looked at later.
+
+    What was handed over is there: whatever came before it is forgotten.
+    """
     connection.execute(
         text(
             "UPDATE twm.published SET attachments_hash = :file_set,"
-            " attachments_sent_at = CASE WHEN :by_address THEN now() END"
+            " attachments_sent_at = CASE WHEN :by_address THEN now() END,"
+            " attachments_due_at = CASE WHEN :by_address THEN attachments_due_at END,"
+            " attachments_tries = CASE WHEN :by_address THEN attachments_tries ELSE 0 END"
             " WHERE base = :base AND view = 'emails' AND row_id = :row_id AND record_id = :record_id"
         ),
         {
@@ -152,11 +157,34 @@ def files_are_due(connection: Connection, base: str, *, older_than: timedelta, m
             text(
                 "SELECT EXISTS (SELECT FROM twm.published WHERE base = :base AND view = 'emails'"
                 " AND record_id IS NOT NULL AND (twm.is_due(attachments_sent_at + :age, :age)"
-                " OR attachments_tries < :most_tries AND twm.is_due(attachments_due_at, :longest)))"
+                " OR attachments_hash IS NULL AND attachments_tries < :most_tries"
+                " AND twm.is_due(attachments_due_at, :longest)))"
             ),
             {"base": base, "age": older_than, "most_tries": most_tries, "longest": LONGEST_PAUSE},
         ).scalar_one()
     )
+
+
+def lost_files(connection: Connection, base: str, held: Mapping[str, int]) -> list[str]:
+    """Return e-mails whose files had arrived, and whose records hold fewer now; have them sent again.
+
+    Args:
+        connection: Of a transaction.
+        base: Where they are published.
+        held: E-mail → number of files in its record.
+    """
+    rows = connection.execute(
+        text(
+            "UPDATE twm.published p SET attachments_hash = NULL, attachments_tries = 0"
+            " FROM missive.emails e,"
+            " unnest(CAST(:ids AS text[]), CAST(:counts AS integer[])) AS n (id, count)"
+            " WHERE p.base = :base AND p.view = 'emails' AND p.row_id = n.id AND e.id = n.id"
+            " AND p.attachments_hash IS NOT NULL AND p.attachments_sent_at IS NULL"
+            " AND jsonb_array_length(e.attachments) > n.count RETURNING p.row_id"
+        ),
+        {"base": base, "ids": list(held), "counts": list(held.values())},
+    )
+    return [row.row_id for row in rows]
 
 
 def note_arrived(connection: Connection, base: str, row_ids: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
 from twm_pipeline.airtable.cells import Cell, Cells, digest, is_empty, to_cells
+from twm_pipeline.airtable.fields import ATTACHMENTS
 from twm_pipeline.errors import AccessError, ConfigError, SchemaChangedError
 from twm_pipeline.mirror.looks import note_checked, note_sampled, want_check
 from twm_pipeline.mirror.published import (
@@ -26,6 +27,8 @@ from twm_pipeline.mirror.published import (
     rows_of_view,
     write_again,
 )
+from twm_pipeline.mirror.published_files import lost_files
+from twm_pipeline.sync.publish_files import count_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,6 +151,8 @@ class _ViewCheck:
         self.table_id = layout.table_id
         cells = [item for item in self.spec.fields if item.form != "attachments"]
         self.names = {layout.fields[it.name]: it.name for it in cells if it.name in layout.fields}
+        self.files = layout.fields.get(ATTACHMENTS)
+        self.fields = [*self.names, *([self.files] if self.files else [])]
         self.zone = ZoneInfo(self.publisher.settings.timezone)
 
     def sample(self) -> bool:
@@ -158,7 +163,7 @@ class _ViewCheck:
                 connection, self.base, self.view, after=cursor or "", limit=RECORDS_PER_PAGE
             )
         ids = [str(item.record_id) for item in known]
-        found = self.publisher.client.get_records(self.table_id, ids, fields=list(self.names))
+        found = self.publisher.client.get_records(self.table_id, ids, fields=self.fields)
         self._compare(known, found)
         gone = self._missing(known, {record.id for record in found})
         with self.publisher.commit() as connection:
@@ -171,7 +176,7 @@ class _ViewCheck:
         self.report.checked = 0
         seen: dict[str, str] = {}
         key_field = self.publisher.layouts[self.view].fields[self.spec.key_field.name]
-        for page in self.publisher.client.list_records(self.table_id, fields=list(self.names)):
+        for page in self.publisher.client.list_records(self.table_id, fields=self.fields):
             with self.publisher.reading() as connection:
                 known = published_by_record(connection, self.base, self.view, [it.id for it in page])
             self._compare(known, [record for record in page if record.id not in seen])
@@ -217,8 +222,21 @@ class _ViewCheck:
             # What is to be sent again anyway is not compared.
             if cells is not None and digest(cells) == item.cells_hash and not self._shows(record, cells):
                 different.append(item.row_id)
-        self.report.different += len(different)
         self._write_again(different, is_gone=False)
+        lost = self._lost_files(known, records)
+        self.report.different += len({*different, *lost})
+
+    def _lost_files(self, known: Sequence[Published], records: Mapping[str, FoundRecord]) -> list[str]:
+        """Have files sent again that somebody took out of a record; those that people add stay."""
+        if self.files is None:
+            return []
+        held = {
+            item.row_id: count_files(records[str(item.record_id)].cells.get(self.files))
+            for item in known
+            if item.record_id in records
+        }
+        with self.publisher.commit() as connection:
+            return lost_files(connection, self.base, held)
 
     def _shows(self, record: FoundRecord, cells: Cells) -> bool:
         found: Mapping[str, Cell] = {self.names.get(key, ""): cell for key, cell in record.cells.items()}

@@ -114,7 +114,7 @@ class FilePublisher:
             if not sent:
                 return
             found = self.client.get_records(self.table_id, list(sent), fields=[self.field_id])
-            held = {record.id: _count(record.cells.get(self.field_id)) for record in found}
+            held = {record.id: count_files(record.cells.get(self.field_id)) for record in found}
             gone = [row for record, (row, _) in sent.items() if record not in held]
             arrived = [row for record, (row, files) in sent.items() if held.get(record, -1) >= files]
             failed = [row for record, (row, files) in sent.items() if held.get(record, files) < files]
@@ -232,6 +232,11 @@ class FilePublisher:
         except (NotFoundError, RequestRefusedError, RecordError) as error:
             self._failed(row, error)
             return
+        except UnansweredError:
+            # It may be about this file alone: the next look begins with the others.
+            with self.publisher.commit() as connection:
+                note_failed(connection, self.base, [row.row_id])
+            raise
         with self.publisher.commit() as connection:
             note_sent(connection, self.base, row, by_address=bool(large))
         self.sent += 1
@@ -271,7 +276,7 @@ def _cell(row: FileRow, links: Mapping[str, Json]) -> list[Json]:
     ]
 
 
-def _count(cell: object) -> int:
+def count_files(cell: object) -> int:
     """Return how many files a cell holds that Airtable has fetched: those have a size."""
     items = cell if isinstance(cell, list) else []
     return sum(isinstance(item, dict) and item.get("size") is not None for item in items)

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
-from twm_pipeline.errors import QuotaExhaustedError
+from twm_pipeline.errors import QuotaExhaustedError, UnansweredError
 from twm_pipeline.mirror.published_files import count_waiting_files
 from twm_pipeline.sync.attachments import AttachmentWindow
 from twm_pipeline.sync.publish import PublishReport
+from twm_pipeline.sync.publish_check import How
 from twm_pipeline.sync.publishing import PublishWindow
-from twm_pipeline.sync.window import prepare
+from twm_pipeline.sync.window import holds_window, prepare
 from twm_pipeline_tests.sync.accounts import Account
 
 SMALL = {"filename": "offer.pdf", "media_type": "application", "sub_type": "pdf", "size": 2000}
@@ -36,10 +38,12 @@ def base(open_account: Any) -> Account:
     return ready
 
 
-def publish(account: Account) -> dict[Any, PublishReport]:
+def publish(account: Account, **options: Any) -> dict[Any, PublishReport]:
     """Publish once, and wait until Airtable has fetched what it was given."""
     reports: list[dict[Any, PublishReport]] = []
-    window = PublishWindow(engine=account.engine, settings=account.settings, on_report=reports.append)
+    window = PublishWindow(
+        engine=account.engine, settings=account.settings, on_report=reports.append, **options
+    )
     assert window.run()
     account.control.do("airtable_wait_for_attachments")
     return reports[-1]
@@ -58,6 +62,23 @@ def files(account: Account, message_id: str) -> list[dict[str, Any]]:
         if row["cells"].get("Email ID") == message_id:
             return list(row["cells"].get("Attachments") or [])
     raise AssertionError("no record")
+
+
+def record_of(account: Account, message_id: str) -> str:
+    """Return the record of an e-mail."""
+    [found] = [
+        row["id"]
+        for row in account.control.truth("airtable_record")
+        if row["cells"].get("Email ID") == message_id
+    ]
+    return str(found)
+
+
+def until_released(account: Account) -> None:
+    """Wait until PostgreSQL has noticed that a window that failed has left its connection."""
+    with account.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while holds_window(connection, "airtable"):
+            connection.exec_driver_sql("SELECT pg_sleep(0.01)")
 
 
 def waiting(account: Account) -> int:
@@ -133,6 +154,44 @@ def test_what_airtable_failed_to_fetch_is_noticed_and_uploaded(base: Account) ->
 
     assert [file["size"] for file in files(base, message_id)] == [2000]
     assert waiting(base) == 0
+    query = "SELECT max(attachments_tries), count(attachments_due_at) FROM twm.published"
+    assert tuple(base.query(query)[0]) == (0, 0)
+
+
+def test_a_file_whose_upload_is_never_answered_does_not_hold_up_the_others(base: Account) -> None:
+    base.control.set_answer("missive.attachment_seconds", 0)
+    other, newest = receive(base, SMALL), receive(base, SMALL)
+    with base.engine.begin() as connection:
+        connection.execute(  # the newest is sent first
+            text("UPDATE missive.emails SET delivered_at = now() - interval '1 day' WHERE id = :id"),
+            {"id": other},
+        )
+    publish(base)
+    base.control.set_answer("missive.attachment_seconds", 60)
+    never = f"{record_of(base, newest)}/.*/uploadAttachment"
+    base.control.add_fault("airtable", "500", path=never, count=None)
+
+    for _ in range(2):
+        with pytest.raises(UnansweredError):
+            publish(base, seconds=1)
+        until_released(base)
+
+    assert len(files(base, other)) == 1
+
+
+@pytest.mark.parametrize("how", ["sample", "whole"])
+def test_files_that_somebody_took_out_of_a_record_come_back(base: Account, how: How) -> None:
+    emptied, kept = receive(base, SMALL, SMALL), receive(base, SMALL)
+    publish(base)
+    tried_again(base)
+    publish(base)
+    before = files(base, kept)
+    base.control.airtable_edit("Emails", record_of(base, emptied), {"Attachments": None})
+
+    publish(base, check=how)
+
+    assert len(files(base, emptied)) == 2
+    assert files(base, kept) == before
 
 
 def test_files_whose_address_has_died_wait_and_cost_no_call(base: Account) -> None:
@@ -186,12 +245,7 @@ def test_a_field_of_files_that_is_deleted_is_made_again_and_filled(base: Account
 def test_a_record_that_is_gone_before_its_files_arrived_comes_back_with_them(base: Account) -> None:
     message_id = receive(base, SMALL)
     publish(base)
-    [record] = [
-        row["id"]
-        for row in base.control.truth("airtable_record")
-        if row["cells"].get("Email ID") == message_id
-    ]
-    base.control.do("airtable_delete", table="Emails", record_ids=[record])
+    base.control.do("airtable_delete", table="Emails", record_ids=[record_of(base, message_id)])
     tried_again(base)
 
     publish(base)
