@@ -27,7 +27,7 @@ from twm_pipeline.errors import (
     WindowClosedError,
     place_of,
 )
-from twm_pipeline.mirror.checkpoints import SetAside, reasons_set_aside, set_aside
+from twm_pipeline.mirror.checkpoints import SetAside, reasons_set_aside
 from twm_pipeline.spool import Entry, Spool
 from twm_pipeline.sync.changes import Change, Changes, open_changes
 from twm_pipeline.sync.engine import RECORD_FAULTS, PassReport, open_pass
@@ -278,9 +278,7 @@ class _Batch:
         """Park the object: it is tried again for ever, with growing waits, when its entry is dead."""
         problem = SetAside(stream=change.stream, object_id=change.object_id, reason=reason)
         with self.changes.work.commit() as connection:
-            self.changes.work.report.of(change.stream).set_aside += set_aside(
-                connection, self.drain.source, [problem]
-            )
+            self.changes.work.park(connection, [problem])
 
     def _finish(self, change: Change) -> None:
         entries = self._entries.pop(change)

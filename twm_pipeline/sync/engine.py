@@ -277,6 +277,11 @@ class Pass:
                 problems.append(unusable_row(stream, row, str(error)))
         return observed, problems
 
+    def park(self, connection: Connection, problems: Iterable[SetAside]) -> None:
+        """Set records aside in the caller's transaction, and count them."""
+        for problem in problems:
+            self.report.of(problem.stream).set_aside += set_aside(connection, self.source, [problem])
+
     def store(  # noqa: PLR0913 - everything that one transaction stores of one stream
         self,
         connection: Connection,
@@ -314,7 +319,7 @@ class Pass:
         figures.written += counts.written
         figures.unchanged += counts.unchanged
         figures.stale += counts.stale
-        figures.set_aside += set_aside(connection, self.source, [*problems, *refused])
+        self.park(connection, [*problems, *refused])
         ids = {str(item.record.id) for item in items} - counts.refused_ids
         resolve_set_aside(
             connection, self.source, table.stream, [key for key in ids if key not in unresolved]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside, waiting_set_aside
+from twm_pipeline.mirror.checkpoints import SetAside, waiting_set_aside
 from twm_pipeline.mirror.tables import COMMENTS
 from twm_pipeline.records import Json
 from twm_pipeline.sources.missive import IDS_PER_CALL, MissiveSource, Page
@@ -131,7 +131,7 @@ class ChildReader:
         """Set one object aside when the vendor answers everything else; else this is an outage: raise."""
         self._raise_outage(error)
         with self.work.commit() as connection:
-            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
+            self.work.park(connection, [problem])
 
     def _raise_outage(self, error: Exception) -> None:
         """Raise *error* unless the vendor answers another request."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import SetAside, resolve_set_aside, set_aside, waiting_set_aside
+from twm_pipeline.mirror.checkpoints import SetAside, resolve_set_aside, waiting_set_aside
 from twm_pipeline.mirror.scope import Scope, apply_scope
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS, THREADS
 from twm_pipeline.mirror.tombstones import mark_missing
@@ -204,8 +204,7 @@ class ConversationReader:
             readable = [due.id for due in batch if (stream, due.id) not in denied]
             resolve_set_aside(connection, "missive", stream, readable)
         self.note_drafts_read(connection, batch)
-        for problem in denied.values():
-            self.work.report.of(problem.stream).set_aside += set_aside(connection, "missive", [problem])
+        self.work.park(connection, denied.values())
 
     def note_drafts_read(self, connection: Connection, batch: Iterable[Due]) -> None:
         """Forget that drafts were set aside which are known now."""
@@ -285,7 +284,7 @@ class ConversationReader:
         """Set a conversation aside that may not be read: that is no evidence of a deletion."""
         problem = SetAside(stream="conversations", object_id=conversation_id, reason=str(error))
         with self.work.commit() as connection:
-            self.work.report.of("conversations").set_aside += set_aside(connection, "missive", [problem])
+            self.work.park(connection, [problem])
             _forget_lists(connection, conversation_id)
 
     def _note_merge(self, alias: str, conversation_id: str, reply: Reply) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twm_pipeline.errors import AccessError, NotFoundError, RequestRefusedError
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import Checkpoint, save_checkpoint, set_aside
+from twm_pipeline.mirror.checkpoints import Checkpoint, save_checkpoint
 from twm_pipeline.sources.missive_rows import activity_of
 from twm_pipeline.sync.missive_children import Due
 from twm_pipeline.sync.refusals import read_unless_refused
@@ -85,4 +85,4 @@ class DraftMailbox:
             self.conversations.store_emails(connection, emails, problems, cleaned=cleaned)
             self.conversations.mark_absent(connection, due)
             self.conversations.note_drafts_read(connection, [due])
-            self.work.report.of("emails").set_aside += set_aside(connection, "missive", due.denied)
+            self.work.park(connection, due.denied)

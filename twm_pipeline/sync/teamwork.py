@@ -17,7 +17,6 @@ from twm_pipeline.mirror.checkpoints import (
     load_checkpoint,
     resolve_set_aside,
     save_checkpoint,
-    set_aside,
     to_iso,
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, apply_scope_below, remember_scope
@@ -346,7 +345,7 @@ class TeamworkPass:
         except RECORD_FAULTS as error:
             with self.work.commit() as connection:
                 problems = [SetAside(stream="tasks", object_id=item, reason=str(error)) for item in due]
-                set_aside(connection, "teamwork", problems)
+                self.work.park(connection, problems)
         self.absent.refresh([int(item) for item in again])
         if again:
             with self.work.commit() as connection:

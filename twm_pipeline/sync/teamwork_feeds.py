@@ -20,7 +20,6 @@ from twm_pipeline.mirror.checkpoints import (
     load_checkpoint,
     resolve_set_aside,
     save_checkpoint,
-    set_aside,
 )
 from twm_pipeline.mirror.tables import FEEDS
 from twm_pipeline.sources.teamwork_rows import changed_at, is_deleted, posted_at, updated_at
@@ -234,7 +233,7 @@ class FeedReader:
         except RECORD_FAULTS as error:
             problems = [SetAside(stream=table.stream, object_id=item, reason=str(error)) for item in due]
             with self.work.commit() as connection:
-                set_aside(connection, "teamwork", problems)
+                self.work.park(connection, problems)
             return
         if gone:
             with self.work.commit() as connection:
