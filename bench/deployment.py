@@ -21,7 +21,8 @@ from twm_pipeline.db import connect_database, embedded_server
 from twm_pipeline.records import SOURCES
 from twm_pipeline.sandbox import SandboxControl
 from twm_pipeline.settings import PROJECT_DIR, Settings, environment_of, load_settings
-from twm_pipeline.sync.window import holds_window, prepare
+from twm_pipeline.sync.window import prepare
+from twm_pipeline.sync.window_lock import holds_window
 from twm_pipeline.webhooks.registration import open_registrar
 
 TIME_SCALE = 60.0

@@ -12,9 +12,9 @@ from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.mirror.findings import Finding, Verdict
 from twm_pipeline.settings import Settings
+from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.sync.checks import check_source
 from twm_pipeline.sync.checks_airtable import check_publishing
-from twm_pipeline.sync.engine import configured_sources
 
 HELP = """Look whether the copy is true and current: keys, references, checkpoints, what is set aside, new
 fields of the vendors, and a sample of rows that is read again.

@@ -28,7 +28,8 @@ from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.settings import PROJECT_DIR, Settings
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sources.teamwork import TeamworkSource
-from twm_pipeline.sync.engine import configured_sources, open_pass
+from twm_pipeline.sync.accounts import configured_sources
+from twm_pipeline.sync.engine import open_pass
 from twm_pipeline.sync.probe import Answer
 from twm_pipeline.sync.probe import probe as ask_openly
 from twm_pipeline.sync.publish import why_stopped

@@ -19,7 +19,7 @@ from twm_pipeline.mirror.hooks import forget_all_hooks
 from twm_pipeline.records import Source
 from twm_pipeline.settings import PROJECT_DIR, Settings
 from twm_pipeline.status.guard import require_password
-from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.webhooks.registration import HooksReport, open_registrar
 from twm_pipeline.webhooks.tunnel import open_tunnel
 from twm_pipeline.webhooks.wanted import why_no_hooks

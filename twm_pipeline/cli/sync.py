@@ -12,7 +12,7 @@ from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings, parse_since
-from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.accounts import configured_sources
 
 LONGEST_RUN_SECONDS = 7 * 86_400
 """A first import takes as long as the vendor's budget makes it; nobody is to end it halfway."""

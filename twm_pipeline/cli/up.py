@@ -29,7 +29,7 @@ from twm_pipeline.mirror.schema import migrate
 from twm_pipeline.mirror.status import count_tables
 from twm_pipeline.settings import PROJECT_DIR, Settings, load_settings
 from twm_pipeline.status.receiver import EVERYWHERE
-from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.sync.window import prepare
 
 PORT = 3000

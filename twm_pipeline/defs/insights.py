@@ -19,7 +19,7 @@ from twm_pipeline.insights.result import Insight
 from twm_pipeline.mirror.insights import list_plots
 from twm_pipeline.mirror.status import first_imports
 from twm_pipeline.settings import Settings, load_settings
-from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.accounts import configured_sources
 
 LONGEST_SECONDS = 3600
 NOTHING = "Nothing is set up yet, so there is nothing to compute from."

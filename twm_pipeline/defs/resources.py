@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from twm_pipeline.db import connect_database
 from twm_pipeline.records import SOURCES, Source
 from twm_pipeline.settings import Settings, load_settings
-from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.sync.window import prepare
 
 NEEDED: dict[Source, str] = {

@@ -13,7 +13,7 @@ from twm_pipeline.defs.failures import FAILED_BY
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME, WINDOW
 from twm_pipeline.errors import TwmError
 from twm_pipeline.settings import Settings
-from twm_pipeline.sync.window import WindowName, holds_window
+from twm_pipeline.sync.window_lock import WindowName, holds_window
 
 MARGIN_SECONDS = 300
 """How much longer than its window a run may take before it counts as lost."""

@@ -26,9 +26,9 @@ from twm_pipeline.sources import missive, teamwork
 from twm_pipeline.status.deliveries import read_disk, read_spool
 from twm_pipeline.status.findings import find
 from twm_pipeline.status.receiver import read_receiver
-from twm_pipeline.sync.engine import configured_sources
+from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.sync.publish import why_stopped
-from twm_pipeline.sync.window import holds_window
+from twm_pipeline.sync.window_lock import holds_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

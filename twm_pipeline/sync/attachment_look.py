@@ -48,8 +48,9 @@ from twm_pipeline.mirror.attachments import (
 )
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sources.missive_rows import expiry_of
+from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.sync.attachment_links import fresh_urls
-from twm_pipeline.sync.engine import configured_sources, open_pass
+from twm_pipeline.sync.engine import open_pass
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

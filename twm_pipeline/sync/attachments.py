@@ -14,7 +14,7 @@ from twm_pipeline.logs import about
 from twm_pipeline.mirror.attachments import CHANNEL, find_stored, retry_failed
 from twm_pipeline.sync.attachment_look import AttachmentReport, Look
 from twm_pipeline.sync.listening import Listener, listening
-from twm_pipeline.sync.window import window_lock
+from twm_pipeline.sync.window_lock import window_lock
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

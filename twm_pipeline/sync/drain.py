@@ -31,6 +31,7 @@ from twm_pipeline.mirror.checkpoints import SetAside, reasons_set_aside
 from twm_pipeline.spool import Entry, Spool
 from twm_pipeline.sync.changes import Change, Changes, open_changes
 from twm_pipeline.sync.engine import RECORD_FAULTS, PassReport, open_pass
+from twm_pipeline.sync.outages import pause_after
 from twm_pipeline.sync.watch import watching
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ logger = logging.getLogger(__name__)
 ENTRIES_PER_ROUND = 200
 OBJECT_FAULTS = (*RECORD_FAULTS, AccessError)
 """Failures that may be one object's own; whether they are, another request of the same vendor shows."""
-PAUSE_AFTER_OUTAGE_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 1.0
 """So often the spool is looked at even where the file system tells of nothing."""
 JOIN_SECONDS = 90.0
@@ -138,8 +138,7 @@ class Drain:
                 logger.info("%s: %s", self.source, error)
             except (RetriableError, OSError) as error:
                 logger.warning("%s: deliveries wait: %s", self.source, error)
-                asked = error.retry_after if isinstance(error, RetriableError) else None
-                self._closing.wait(max(asked or 0.0, PAUSE_AFTER_OUTAGE_SECONDS))
+                self._closing.wait(pause_after(error))
             except Exception as error:  # noqa: BLE001 - handed to the window's thread, which raises it
                 self.failure = error
                 return

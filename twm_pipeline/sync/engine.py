@@ -6,43 +6,26 @@ rows it speaks of. `sync/teamwork.py` and `sync/missive.py` know in which order.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.budget import Budget, Usage
-from twm_pipeline.db import is_unavailable
-from twm_pipeline.errors import (
-    CollisionError,
-    DatabaseUnavailableError,
-    PagingError,
-    RecordError,
-    RequestRefusedError,
-    UnansweredError,
-)
+from twm_pipeline.errors import PagingError, RecordError, RequestRefusedError, UnansweredError
 from twm_pipeline.http import Traffic, VendorSession
-from twm_pipeline.mirror.checkpoints import (
-    Account,
-    SetAside,
-    add_counter,
-    load_account,
-    note_progress,
-    resolve_set_aside,
-    save_account,
-    set_aside,
-)
+from twm_pipeline.mirror.checkpoints import SetAside, add_counter, note_progress, resolve_set_aside, set_aside
 from twm_pipeline.mirror.refused_rows import store_halving
 from twm_pipeline.mirror.tombstones import MISSING_WAIT, long_missing, read_absences
 from twm_pipeline.mirror.upserts import Counts, Observed, insert_unknown, upsert
-from twm_pipeline.records import SOURCES, WITHOUT_ID, Source, digest
+from twm_pipeline.records import WITHOUT_ID, Source, digest
 from twm_pipeline.sources import missive as missive_api
 from twm_pipeline.sources import teamwork as teamwork_api
+from twm_pipeline.sync.accounts import base_url_of
+from twm_pipeline.sync.outages import outages_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -57,8 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLLISIONS = ("40P01", "40001")
-"""SQLSTATEs of transactions that PostgreSQL ends because of another one: deadlock, serialization failure."""
 HASTE: dict[str, Any] = {"read_seconds": 10.0, "attempts": 3}
 """How long and how often a single object is asked for while other deliveries wait behind it."""
 RECORD_FAULTS = (PagingError, UnansweredError, RequestRefusedError)
@@ -382,31 +363,6 @@ class Pass:
         return False
 
 
-@contextmanager
-def outages_in_words(consequence: str) -> Iterator[None]:
-    """Tell what PostgreSQL cannot do just now from defects, which pass as they are.
-
-    Args:
-        consequence: For the message.
-
-    Raises:
-        DatabaseUnavailableError: If the server is away, full, read-only or out of connections.
-        CollisionError: If it ended this transaction because of another one.
-    """
-    try:
-        yield
-    except (SQLAlchemyError, psycopg.Error) as error:
-        cause = getattr(error, "orig", None) or error
-        name = type(cause).__name__
-        if getattr(cause, "sqlstate", None) in COLLISIONS:
-            msg = f"Another process wrote the same rows ({name}); {consequence} and tried again."
-            raise CollisionError(msg) from error
-        if isinstance(cause, psycopg.OperationalError) or is_unavailable(error):
-            msg = f"The mirror's PostgreSQL does not answer, or takes nothing ({name}); {consequence}."
-            raise DatabaseUnavailableError(msg) from error
-        raise
-
-
 def unusable_row(stream: str, row: Json, reason: str) -> SetAside:
     """Return *row* as a record to set aside; one without an id is known by its digest."""
     object_id = row.get("id")
@@ -448,7 +404,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
     with Budget(engine, api.budget_plan(settings), should_stop=should_stop) as budget:
         session = VendorSession(
             name=source.capitalize(),
-            base_url=_base_url(settings, source),
+            base_url=base_url_of(settings, source),
             auth=api.auth(settings),
             budget=budget,
             time_scale=settings.budget_time_scale,
@@ -472,58 +428,3 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
             yield work
         finally:
             work.count_traffic()
-
-
-def _base_url(settings: Settings, source: Source) -> str:
-    return str(settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url)
-
-
-def configured_sources(settings: Settings) -> tuple[Source, ...]:
-    """Return the vendors whose credentials are set; the others are switched off (DESIGN 6)."""
-    present = {
-        "teamwork": settings.teamwork_base_url is not None and settings.teamwork_api_key is not None,
-        "missive": settings.missive_api_token is not None,
-    }
-    return tuple(source for source in SOURCES if present[source])
-
-
-def credentials_digest(settings: Settings, source: Source) -> bytes:
-    """Return a digest of address and credentials: while it stays, the account needs no asking."""
-    secret = settings.teamwork_api_key if source == "teamwork" else settings.missive_api_token
-    words = f"{source}\n{_base_url(settings, source)}\n{secret.get_secret_value() if secret else ''}"
-    return hashlib.blake2b(words.encode(), digest_size=16).digest()
-
-
-def ensure_account(work: Pass, *, identify: Callable[[], tuple[str, str | None, Reply]]) -> Account:
-    """Return whose rows these are, asking the vendor only when the credentials are new.
-
-    Args:
-        work: The pass.
-        identify: Returns the account's name, the token owner's id, and the answer that said so.
-
-    Raises:
-        AccountChangedError: If the mirror holds rows of another account.
-    """
-    proof = credentials_digest(work.settings, work.source)
-    with work.read() as connection:
-        known = load_account(connection, work.source)
-    if known is not None and known.credentials_digest == proof:
-        return known
-    name, owner_id, reply = identify()
-    work.note_reply(reply)
-    if known is not None and known.account == name and known.owner_id not in (None, owner_id):
-        work.report.problems.append(
-            f"the credentials now belong to person {owner_id} of the same account (before: {known.owner_id});"
-            " what only the other one may see stays as it was and will turn inaccessible"
-        )
-    account = Account(
-        account=name,
-        owner_id=owner_id,
-        credentials_digest=proof,
-        first_import_at=known.first_import_at if known else reply.date,
-        link_base=str(work.settings.teamwork_base_url) if work.source == "teamwork" else None,
-        scope=known.scope if known else {},
-    )
-    with work.commit() as connection:
-        save_account(connection, work.source, account)
-    return account

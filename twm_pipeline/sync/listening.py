@@ -13,7 +13,9 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.errors import DatabaseUnavailableError, RetriableError
-from twm_pipeline.sync.window import LONGEST_SLEEP_SECONDS, PAUSE_AFTER_OUTAGE_SECONDS, WindowLock
+from twm_pipeline.sync.outages import pause_after
+from twm_pipeline.sync.window import LONGEST_SLEEP_SECONDS
+from twm_pipeline.sync.window_lock import WindowLock
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -72,7 +74,7 @@ class Listener:
         """Wait for work, or for an outage to pass; return False when the window is over."""
         pause = LOOK_SECONDS
         if outage is not None:
-            pause = max(outage.retry_after or 0.0, PAUSE_AFTER_OUTAGE_SECONDS)
+            pause = pause_after(outage)
         until = time.monotonic() + pause
         while (now := time.monotonic()) < until:
             if now >= deadline:

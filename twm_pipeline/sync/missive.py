@@ -22,8 +22,9 @@ from twm_pipeline.mirror.tombstones import due_second_looks, forget_second_looks
 from twm_pipeline.sources.fields import to_unix
 from twm_pipeline.sources.missive import MAILBOXES, Mailbox, MissiveSource, Page
 from twm_pipeline.sources.missive_rows import activity_of
+from twm_pipeline.sync.accounts import ensure_account
 from twm_pipeline.sync.directories import is_due
-from twm_pipeline.sync.engine import Pass, PassOptions, ensure_account
+from twm_pipeline.sync.engine import Pass, PassOptions
 from twm_pipeline.sync.missive_absent import AbsentThreads
 from twm_pipeline.sync.missive_conversations import ConversationReader
 from twm_pipeline.sync.missive_directories import DirectoryReader

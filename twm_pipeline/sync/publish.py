@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING
 
 from twm_pipeline.airtable.fields import ATTACHMENTS, KEYS, Key, Layout, TableSpec, specs
 from twm_pipeline.airtable.setup import set_up
-from twm_pipeline.errors import (
-    AccessError,
-    ConfigError,
-    QuotaExhaustedError,
-    RequestRefusedError,
-    TwmError,
-)
+from twm_pipeline.errors import AccessError, ConfigError, QuotaExhaustedError, RequestRefusedError, TwmError
 from twm_pipeline.mirror.published import (
     add_calls,
     forget_cells,
@@ -38,7 +32,7 @@ from twm_pipeline.mirror.published import (
     save_layout,
 )
 from twm_pipeline.mirror.views import category_columns
-from twm_pipeline.sync.engine import outages_in_words
+from twm_pipeline.sync.outages import outages_in_words
 from twm_pipeline.sync.publish_view import ViewPublisher
 
 if TYPE_CHECKING:

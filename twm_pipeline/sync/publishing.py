@@ -13,21 +13,18 @@ from twm_pipeline.airtable.client import AirtableClient, budget_plan
 from twm_pipeline.airtable.fields import KEYS, Key
 from twm_pipeline.airtable.setup import Access, check_access
 from twm_pipeline.budget import Budget
-from twm_pipeline.errors import (
-    AccessError,
-    ConfigError,
-    SchemaChangedError,
-    WindowClosedError,
-)
+from twm_pipeline.errors import AccessError, ConfigError, SchemaChangedError, WindowClosedError
 from twm_pipeline.logs import about
 from twm_pipeline.mirror.changelog import CHANNEL
 from twm_pipeline.sources.missive import MissiveSource
-from twm_pipeline.sync.engine import configured_sources, open_pass
+from twm_pipeline.sync.accounts import configured_sources
+from twm_pipeline.sync.engine import open_pass
 from twm_pipeline.sync.listening import Listener, listening
 from twm_pipeline.sync.publish import Publisher, PublishReport
 from twm_pipeline.sync.publish_check import How, ask_for_check, check_base, wanted_checks
 from twm_pipeline.sync.publish_files import FilePublisher
-from twm_pipeline.sync.window import LONGEST_SLEEP_SECONDS, WindowLock, window_lock
+from twm_pipeline.sync.window import LONGEST_SLEEP_SECONDS
+from twm_pipeline.sync.window_lock import WindowLock, window_lock
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -21,18 +21,14 @@ from twm_pipeline.mirror.checkpoints import (
 )
 from twm_pipeline.mirror.scope import Scope, apply_scope, apply_scope_below, remember_scope
 from twm_pipeline.mirror.tables import DIRECTORIES, FEEDS, TASKS, table_of
-from twm_pipeline.mirror.tombstones import (
-    due_second_looks,
-    follow_tasks,
-    forget_second_looks,
-    living_among,
-)
+from twm_pipeline.mirror.tombstones import due_second_looks, follow_tasks, forget_second_looks, living_among
 from twm_pipeline.mirror.upserts import Observed
 from twm_pipeline.sources.fields import read_iso
 from twm_pipeline.sources.teamwork import Page, TeamworkSource, to_param
 from twm_pipeline.sources.teamwork_rows import INCLUDED, PARSERS, parse_task, updated_at
+from twm_pipeline.sync.accounts import ensure_account
 from twm_pipeline.sync.directories import is_due
-from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, ensure_account
+from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions
 from twm_pipeline.sync.plan import is_wider
 from twm_pipeline.sync.refusals import read_unless_refused
 from twm_pipeline.sync.teamwork_absent import AbsentRows

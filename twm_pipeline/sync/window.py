@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.errors import (
     CollisionError,
     ConfigError,
-    DatabaseUnavailableError,
     RetriableError,
     TwmError,
     WindowClosedError,
@@ -25,7 +22,7 @@ from twm_pipeline.labels import load_categories
 from twm_pipeline.logs import about
 from twm_pipeline.mirror.activity import fold_activity
 from twm_pipeline.mirror.changelog import follow_changes
-from twm_pipeline.mirror.checkpoints import Origin, note_outcome
+from twm_pipeline.mirror.checkpoints import note_outcome
 from twm_pipeline.mirror.drift import note_fields
 from twm_pipeline.mirror.schema import categorize, migrate
 from twm_pipeline.mirror.tables import TABLES
@@ -33,25 +30,23 @@ from twm_pipeline.settings import POLL_SECONDS
 from twm_pipeline.sync.drain import Drain
 from twm_pipeline.sync.engine import PassOptions, PassReport, open_pass
 from twm_pipeline.sync.missive import MissivePass
+from twm_pipeline.sync.outages import pause_after
 from twm_pipeline.sync.reconcile import ReconcileOptions, reconcile
 from twm_pipeline.sync.refusals import recall_refusals
 from twm_pipeline.sync.teamwork import TeamworkPass
+from twm_pipeline.sync.window_lock import window_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
     from twm_pipeline.records import Source
     from twm_pipeline.settings import Settings
+    from twm_pipeline.sync.window_lock import WindowLock
 
 logger = logging.getLogger(__name__)
 
-WINDOW_LOCK = 74_770_002
-WindowName = Origin | Literal["attachments"]
-WINDOW_NUMBERS: dict[WindowName, int] = {"teamwork": 1, "missive": 2, "airtable": 3, "attachments": 4}
-LOCK_CHECK_SECONDS = 5.0
-PAUSE_AFTER_OUTAGE_SECONDS = 15.0
 LONGEST_SLEEP_SECONDS = 1.0
 SECONDARY_SECONDS = 120.0
 """Secondary mailboxes and feeds are read no more often than this: with the rest, a poll every five seconds
@@ -76,66 +71,6 @@ def prepare(engine: Engine, settings: Settings) -> list[str]:
         logger.error("%s", error)  # noqa: TRY400 - an operator's mistake needs no traceback
         return [str(error)]
     return []
-
-
-@dataclass
-class WindowLock:
-    """The lock of a source's window, held by a connection of its own."""
-
-    connection: Connection
-    checked: float = 0.0
-    _turn: threading.Lock = field(default_factory=threading.Lock)
-
-    def verify(self) -> None:
-        """Pass while the connection that holds the lock lives, asking it every few seconds.
-
-        The window's poll and its drain both ask, each in its own thread.
-
-        Raises:
-            WindowClosedError: If it is gone, and the lock with it.
-        """
-        with self._turn:
-            now = time.monotonic()
-            if now - self.checked < LOCK_CHECK_SECONDS:
-                return
-            try:
-                self.connection.execute(text("SELECT 1"))
-            except (DBAPIError, InvalidRequestError) as error:  # the latter: the other thread found out first
-                msg = "The connection that held the window's lock is gone."
-                raise WindowClosedError(msg) from error
-            self.checked = now
-
-
-@contextmanager
-def window_lock(engine: Engine, source: WindowName) -> Iterator[WindowLock | None]:
-    """Give the window's lock of *source*, or None while another process holds it."""
-    key = {"key": WINDOW_LOCK, "number": WINDOW_NUMBERS[source]}
-    try:
-        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    except DBAPIError as error:
-        msg = "The mirror's PostgreSQL does not answer."
-        raise DatabaseUnavailableError(msg) from error
-    try:
-        held = connection.execute(text("SELECT pg_try_advisory_lock(:key, :number)"), key).scalar_one()
-        yield WindowLock(connection) if held else None
-        if held:
-            connection.execute(text("SELECT pg_advisory_unlock(:key, :number)"), key)
-    except BaseException:
-        # The server releases the lock with the connection; the pool must not hand it out again.
-        connection.invalidate()
-        raise
-    finally:
-        connection.close()
-
-
-def holds_window(connection: Connection, source: WindowName) -> bool:
-    """Return whether any process holds the window's lock of *source* in this database."""
-    query = text(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :key AND objid = :number"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND granted"
-    )
-    held = connection.execute(query, {"key": WINDOW_LOCK, "number": WINDOW_NUMBERS[source]}).scalar_one()
-    return bool(held)
 
 
 def run_pass(  # noqa: PLR0913 - the one place where a pass is put together
@@ -373,7 +308,7 @@ class Window:
         if isinstance(outage, CollisionError):
             return 0.0
         if outage is not None:
-            return max(outage.retry_after or 0.0, PAUSE_AFTER_OUTAGE_SECONDS)
+            return pause_after(outage)
         if report is not None and not report.complete:
             return 0.0
         return max(begun + self.settings.poll_seconds - time.monotonic(), 0.0)

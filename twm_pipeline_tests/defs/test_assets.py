@@ -16,7 +16,7 @@ from twm_pipeline.mirror.tables import STREAMS
 from twm_pipeline.records import Hint
 from twm_pipeline.spool import Envelope
 from twm_pipeline.sync.drain import spool_of
-from twm_pipeline.sync.window import window_lock
+from twm_pipeline.sync.window_lock import window_lock
 from twm_pipeline_tests.defs.conftest import failure_of
 
 

@@ -5,7 +5,7 @@ import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from twm_pipeline.definitions import defs
-from twm_pipeline.sync.window import window_lock
+from twm_pipeline.sync.window_lock import window_lock
 from twm_pipeline_tests.defs.conftest import Deployment
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from twm_pipeline.defs.windows import why_pause
 from twm_pipeline.records import Hint, Source
 from twm_pipeline.spool import Envelope, Spool
 from twm_pipeline.sync.drain import spool_of
-from twm_pipeline.sync.window import window_lock
+from twm_pipeline.sync.window_lock import window_lock
 from twm_pipeline_tests.defs.conftest import Deployment
 
 Status = dg.DagsterRunStatus

@@ -22,7 +22,7 @@ from twm_pipeline.errors import TwmError
 from twm_pipeline.records import Source
 from twm_pipeline.settings import Settings, environment_of, load_settings
 from twm_pipeline.spool import Entry, Spool
-from twm_pipeline.sync import drain, window
+from twm_pipeline.sync import outages, window
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline_tests.faults.worker import ROOT
 
@@ -74,7 +74,7 @@ def main() -> None:
     """Listen until killed."""
     source: Source = "teamwork" if sys.argv[1] == "teamwork" else "missive"
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    window.PAUSE_AFTER_OUTAGE_SECONDS = drain.PAUSE_AFTER_OUTAGE_SECONDS = PAUSE_SECONDS
+    outages.PAUSE_AFTER_OUTAGE_SECONDS = PAUSE_SECONDS
     settings = load_settings()
     engine = connect_database(settings)
     with accounting(Path(sys.argv[2])):

@@ -23,7 +23,7 @@ from twm_pipeline.mirror.changelog import follow_changes
 from twm_pipeline.sandbox import SandboxControl
 from twm_pipeline.sandbox.client import SandboxError
 from twm_pipeline.sync.publishing import PublishWindow
-from twm_pipeline.sync.window import window_lock
+from twm_pipeline.sync.window_lock import window_lock
 from twm_pipeline_tests.faults import publisher
 from twm_pipeline_tests.faults.test_g02_open_questions import WORLDS
 from twm_pipeline_tests.faults.world import World, wait_for_requests

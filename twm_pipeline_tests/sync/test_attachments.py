@@ -20,7 +20,7 @@ from twm_pipeline.settings import INHERITED, environment_of
 from twm_pipeline.sync import attachment_look
 from twm_pipeline.sync.attachment_look import AttachmentReport
 from twm_pipeline.sync.attachments import AttachmentWindow, stored_copy
-from twm_pipeline.sync.window import window_lock
+from twm_pipeline.sync.window_lock import window_lock
 from twm_pipeline_tests.publishing import PATIENCE, PAUSE, PAUSE_SECONDS
 from twm_pipeline_tests.storage import s3_away, s3_bucket
 from twm_pipeline_tests.sync.accounts import Account

@@ -494,7 +494,7 @@ def test_a_window_that_is_ended_in_the_middle_gives_back_what_it_had_claimed(syn
 
 
 def test_a_window_survives_an_outage_of_the_drain(synced: Account, monkeypatch: Any) -> None:
-    monkeypatch.setattr("twm_pipeline.sync.drain.PAUSE_AFTER_OUTAGE_SECONDS", 0.05)
+    monkeypatch.setattr("twm_pipeline.sync.outages.PAUSE_AFTER_OUTAGE_SECONDS", 0.05)
     slow = synced.change(periodic_backfill_interval=3600)
     with listening(slow, "teamwork"):
         wait_until(lambda: synced.requests("teamwork") >= 3)
@@ -523,8 +523,7 @@ def collide_once(account: Account) -> None:
 def test_a_deadlock_is_no_outage_and_is_tried_again_at_once(
     synced: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twm_pipeline.sync.drain.PAUSE_AFTER_OUTAGE_SECONDS", 3600)
-    monkeypatch.setattr("twm_pipeline.sync.window.PAUSE_AFTER_OUTAGE_SECONDS", 3600)
+    monkeypatch.setattr("twm_pipeline.sync.outages.PAUSE_AFTER_OUTAGE_SECONDS", 3600)
     slow = synced.change(periodic_backfill_interval=3600)
     with listening(slow, "teamwork"):
         wait_until(lambda: synced.requests("teamwork") >= 3)

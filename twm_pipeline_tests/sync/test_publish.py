@@ -15,7 +15,7 @@ from twm_pipeline.errors import WindowClosedError
 from twm_pipeline.settings import environment_of
 from twm_pipeline.sync.publish import Publisher
 from twm_pipeline.sync.publishing import CALLS_AT_ONCE
-from twm_pipeline.sync.window import WINDOW_LOCK
+from twm_pipeline.sync.window_lock import WINDOW_LOCK
 from twm_pipeline_tests.databases import HELD_HERE
 from twm_pipeline_tests.publishing import kinds
 
@@ -269,7 +269,7 @@ def test_a_window_that_ends_in_the_middle_of_publishing_leaves_the_rest_to_the_n
 
 
 def test_a_publisher_that_has_lost_its_lock_makes_no_further_call(fresh, monkeypatch):
-    monkeypatch.setattr("twm_pipeline.sync.window.LOCK_CHECK_SECONDS", 0)
+    monkeypatch.setattr("twm_pipeline.sync.window_lock.LOCK_CHECK_SECONDS", 0)
     calls: list[int] = []
 
     def lose_the_lock(*_: object) -> None:

@@ -13,7 +13,7 @@ from twm_pipeline.errors import WindowClosedError
 from twm_pipeline.mirror.published import load_publication
 from twm_pipeline.sync.publish_check import How
 from twm_pipeline.sync.publishing import PublishWindow
-from twm_pipeline.sync.window import WINDOW_LOCK
+from twm_pipeline.sync.window_lock import WINDOW_LOCK
 from twm_pipeline_tests.databases import HELD_HERE
 from twm_pipeline_tests.sync.bases import Base, refuse_one
 

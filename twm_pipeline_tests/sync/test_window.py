@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from twm_pipeline.errors import RetriableError, WindowClosedError
 from twm_pipeline.sync.engine import PassOptions, PassReport
-from twm_pipeline.sync.window import WINDOW_LOCK, Window, window_lock
+from twm_pipeline.sync.window import Window
+from twm_pipeline.sync.window_lock import WINDOW_LOCK, window_lock
 from twm_pipeline_tests.databases import HELD_HERE
 from twm_pipeline_tests.sync.accounts import Account
 
@@ -87,7 +88,7 @@ def test_the_lock_is_free_after_an_error(account):
 
 
 def test_a_window_whose_lock_is_gone_ends(account, monkeypatch):
-    monkeypatch.setattr("twm_pipeline.sync.window.LOCK_CHECK_SECONDS", 0)
+    monkeypatch.setattr("twm_pipeline.sync.window_lock.LOCK_CHECK_SECONDS", 0)
 
     def cut(number: int) -> None:
         with account.engine.begin() as connection:
@@ -113,7 +114,7 @@ def test_an_outage_is_waited_out_within_the_window(account):
     made, reports = window(account, seconds=3, sleep=clock.sleep)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("twm_pipeline.sync.window.PAUSE_AFTER_OUTAGE_SECONDS", 0.1)
+        patch.setattr("twm_pipeline.sync.outages.PAUSE_AFTER_OUTAGE_SECONDS", 0.1)
         made.run(PassOptions())
 
     assert reports[0].complete
