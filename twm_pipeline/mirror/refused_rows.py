@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 ABOUT_ROWS = ("22", "23", "44", "P0")
 """Classes of SQLSTATEs that a row may be at fault for: data, constraints, views' conditions, PL/pgSQL."""
+ABOUT_TRANSACTIONS = "40"
+"""Class of SQLSTATEs such as a deadlock's: the same rows can be stored by the next try."""
 RAISED = "exec_stmt_raise"
-"""The part of PostgreSQL that executes RAISE: whatever SQLSTATE a trigger gives, it speaks of the row."""
+"""The part of PostgreSQL that executes RAISE: whatever other SQLSTATE a trigger gives, a row is meant."""
 
 _NAME = re.compile(r"[A-Za-z_][\w$]{0,62}")
 _FUNCTION = re.compile(r"^PL/pgSQL\S*(?: function)? ([A-Za-z_][\w$.]{0,126})\(", re.MULTILINE)
@@ -68,7 +70,8 @@ def store_halving(
 
 def _is_about_rows(cause: BaseException | None) -> bool:
     if isinstance(cause, psycopg.Error):
-        return (cause.sqlstate or "")[:2] in ABOUT_ROWS or cause.diag.source_function == RAISED
+        kind = (cause.sqlstate or "")[:2]
+        return kind in ABOUT_ROWS or (cause.diag.source_function == RAISED and kind != ABOUT_TRANSACTIONS)
     return isinstance(cause, UnicodeError)
 
 
