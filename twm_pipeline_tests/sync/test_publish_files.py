@@ -14,7 +14,8 @@ from twm_pipeline.sync.attachments import AttachmentWindow
 from twm_pipeline.sync.publish import PublishReport
 from twm_pipeline.sync.publish_check import How
 from twm_pipeline.sync.publishing import PublishWindow
-from twm_pipeline.sync.window import holds_window, prepare
+from twm_pipeline.sync.window import prepare
+from twm_pipeline.sync.window_lock import holds_window
 from twm_pipeline_tests.sync.accounts import Account
 
 SMALL = {"filename": "offer.pdf", "media_type": "application", "sub_type": "pdf", "size": 2000}
