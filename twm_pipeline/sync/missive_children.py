@@ -23,7 +23,7 @@ from twm_pipeline.sources.missive_rows import (
     stub_digest,
 )
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions, unusable_row
-from twm_pipeline.sync.missive_drafts import drafts_key, unread_drafts, walk_drafts
+from twm_pipeline.sync.missive_drafts import drafts_key, lacking_drafts, unread_drafts, walk_drafts
 from twm_pipeline.sync.walks import walk_down
 
 if TYPE_CHECKING:
@@ -225,6 +225,8 @@ class ChildReader:
                     due.stubs[draft_id] = (row, page.reply)
         if is_whole or len(found) == count:
             due.absent_drafts = [item for item in due.known_drafts if item not in found]
+        elif isinstance(count, int) and (lacking := count - len(found | due.known_drafts.keys())) > 0:
+            due.denied.append(lacking_drafts(due.id, lacking=lacking))
 
     def _read_comments(self, due: Due, known: set[str], *, fresh: bool) -> None:
         """Collect comments from the newest down to one that is known."""

@@ -19,7 +19,7 @@ from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sources.missive_rows import Children, activity_of, is_trashed, parse_conversation
 from twm_pipeline.sync.engine import RECORD_FAULTS, Pass, PassOptions
 from twm_pipeline.sync.missive_children import ChildReader, Due
-from twm_pipeline.sync.missive_drafts import drafts_key
+from twm_pipeline.sync.missive_drafts import drafts_key, lacking_key
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -208,8 +208,10 @@ class ConversationReader:
 
     def note_drafts_read(self, connection: Connection, batch: Iterable[Due]) -> None:
         """Forget that drafts were set aside which are known now."""
-        readable = [drafts_key(due.id) for due in batch if due.drafts_read]
-        resolve_set_aside(connection, "missive", "emails", readable)
+        batch = [due for due in batch if due.drafts_read]
+        lacking = {problem.object_id for due in batch for problem in due.denied}
+        keys = {key(due.id) for due in batch for key in (drafts_key, lacking_key)}
+        resolve_set_aside(connection, "missive", "emails", keys - lacking)
 
     def mark_absent(self, connection: Connection, due: Due) -> None:
         """Note messages and comments that a list read to its end no longer holds."""
@@ -296,7 +298,8 @@ class ConversationReader:
 
 def _forget_lists(connection: Connection, conversation_id: str) -> None:
     """Forget that lists of a conversation are set aside: it is gone, or is tried again as a whole."""
-    resolve_set_aside(connection, "missive", "emails", [conversation_id, drafts_key(conversation_id)])
+    keys = [conversation_id, drafts_key(conversation_id), lacking_key(conversation_id)]
+    resolve_set_aside(connection, "missive", "emails", keys)
     resolve_set_aside(connection, "missive", "comments", [conversation_id])
 
 

@@ -18,11 +18,24 @@ if TYPE_CHECKING:
     from twm_pipeline.records import Json
 
 UNREAD_DRAFTS = "drafts-of-"
+LACKING_DRAFTS = "some-drafts-of-"
 
 
 def drafts_key(conversation_id: str) -> str:
     """Return the id under which the drafts of a conversation are set aside, apart from its messages."""
     return UNREAD_DRAFTS + conversation_id
+
+
+def lacking_key(conversation_id: str) -> str:
+    """Return the id under which drafts are set aside that no page shows; the others are read as ever."""
+    return LACKING_DRAFTS + conversation_id
+
+
+def lacking_drafts(conversation_id: str, *, lacking: int) -> SetAside:
+    """Return drafts of a conversation that exist by its count, though a full first page hides them."""
+    reason = f"{lacking} drafts are on no page of their list: Missive shows the same full page again"
+    parent = {"conversation": {"id": conversation_id}}
+    return SetAside(stream="emails", object_id=lacking_key(conversation_id), reason=reason, raw=parent)
 
 
 def unread_drafts(conversation_id: str, error: Exception) -> SetAside:

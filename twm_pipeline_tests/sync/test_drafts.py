@@ -243,6 +243,31 @@ def test_a_list_that_may_have_left_drafts_out_takes_none_away(synced):
     assert_true(synced)
 
 
+def test_drafts_that_no_page_shows_are_said_until_a_page_does(synced):
+    synced.control.set_answer("missive.undated_drafts", "first")
+    conversation = synced.scalar(SETTLED)
+    for _ in range(12):
+        synced.control.write_draft(conversation)
+    key = f"some-drafts-of-{conversation}"
+
+    synced.sync("missive")
+
+    assert set_aside(synced) == [("emails", key, 1)]
+    assert "2 drafts are on no page" in synced.scalar("SELECT reason FROM twm.set_aside")
+    synced.control.advance(BEAT_SECONDS)
+    synced.sync("missive")
+    assert set_aside(synced) == [("emails", key, 2)]  # so the next look is later than the one before
+    known = synced.query(
+        "SELECT id FROM missive.emails WHERE draft AND conversation_id = :id", id=conversation
+    )
+    assert len(known) == 10
+    for row in known[:2]:
+        synced.control.send_draft(row.id)
+    settle(synced)
+    assert set_aside(synced) == []
+    assert_true(synced)
+
+
 def set_aside(account: Account) -> list[tuple[str, str, int]]:
     return [tuple(row) for row in account.query("SELECT stream, object_id, attempts FROM twm.set_aside")]
 
