@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
 Source = Literal["teamwork", "missive"]
+Origin = Source | Literal["airtable"]
+"""What has a budget, a window and records set aside of its own: a vendor, or the base published to."""
 Json = dict[str, Any]
 
 SOURCES: tuple[Source, ...] = ("teamwork", "missive")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Connection, Engine
 
 from twm_pipeline.db import EmbeddedServer, open_engine
 from twm_pipeline.settings import INHERITED, Settings, load_settings
@@ -144,6 +144,13 @@ def engine(database: URL) -> Iterator[Engine]:
     engine = open_engine(database)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """Return a connection to this test's database; nothing of it is committed unless the test does so."""
+    with engine.connect() as connection:
+        yield connection
 
 
 @pytest.fixture

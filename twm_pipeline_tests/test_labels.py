@@ -1,11 +1,9 @@
 """Label categories: the file's forms, and one meaning of a pattern in Python and PostgreSQL."""
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import text
 
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.labels import load_categories, matching, to_regex
@@ -87,12 +85,6 @@ def falls(pattern: str, label: str) -> bool:
     if pattern[0] == "*":
         return falls(pattern[1:], label) or (bool(label) and falls(pattern, label[1:]))
     return bool(label) and pattern[0] in ("?", label[0]) and falls(pattern[1:], label[1:])
-
-
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as connection:
-        yield connection
 
 
 @pytest.mark.parametrize(("content", "expected"), RIGHT.values(), ids=RIGHT)

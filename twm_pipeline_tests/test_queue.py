@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from twm_pipeline.cli.app import app
 from twm_pipeline.cli.output import FAILED, MISUSED, OK, TO_BE_CHANGED
 from twm_pipeline.cli.sandbox import folder, sandbox_settings
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside
+from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline.records import Hint
 from twm_pipeline.settings import load_settings
 from twm_pipeline.spool import Spool

@@ -19,9 +19,8 @@ from twm_pipeline.cli.output import complain, print_table, say
 from twm_pipeline.cli.queue_items import Delivery, Item, chosen, parked_id
 from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.errors import TwmError
-from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.mirror.status import read_set_aside
-from twm_pipeline.records import SOURCES, Json
+from twm_pipeline.records import SOURCES, Json, Origin
 from twm_pipeline.settings import Settings
 from twm_pipeline.spool import PLACES, Listed, Place, Spool
 from twm_pipeline.status.words import span

@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.errors import TwmError
-from twm_pipeline.mirror.checkpoints import Origin, hurry_set_aside, resolve_set_aside
+from twm_pipeline.mirror.set_aside import hurry_set_aside, resolve_set_aside
 from twm_pipeline.mirror.status import find_set_aside
-from twm_pipeline.records import SOURCES, Json
+from twm_pipeline.records import SOURCES, Json, Origin
 from twm_pipeline.settings import Settings
 from twm_pipeline.spool import PLACES, Listed, Place, Spool
 from twm_pipeline.status.deliveries import describe_entry

@@ -12,9 +12,8 @@ from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.publishing import why_not_publishing
 from twm_pipeline.defs.resources import MirrorResource, why_all_switched_off, why_switched_off
 from twm_pipeline.defs.windows import request_unless_busy
-from twm_pipeline.mirror.checkpoints import Origin
 from twm_pipeline.mirror.findings import Finding
-from twm_pipeline.records import SOURCES, Source
+from twm_pipeline.records import SOURCES, Origin, Source
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.checks import MEANINGS, check_source, checks_of
 from twm_pipeline.sync.checks_airtable import check_publishing

@@ -22,9 +22,9 @@ from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import runs_of, why_no_window, why_not, window_request
 from twm_pipeline.errors import ConfigError, TwmError
 from twm_pipeline.mirror.changelog import count_changes
-from twm_pipeline.mirror.checkpoints import due_set_aside
 from twm_pipeline.mirror.published import count_published, load_publication
 from twm_pipeline.mirror.published_files import files_are_due
+from twm_pipeline.mirror.set_aside import due_set_aside
 from twm_pipeline.settings import Settings, load_settings
 from twm_pipeline.sync.publish import PublishReport, why_stopped
 from twm_pipeline.sync.publish_check import How

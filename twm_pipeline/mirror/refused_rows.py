@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from twm_pipeline.mirror.checkpoints import SetAside
+from twm_pipeline.mirror.set_aside import SetAside
 from twm_pipeline.mirror.upserts import Counts
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from twm_pipeline.mirror.checkpoints import Origin
     from twm_pipeline.mirror.tables import Table
-    from twm_pipeline.records import Json, Source
+    from twm_pipeline.records import Json, Origin, Source
 
 SHOWN_SET_ASIDE = 20
 PROGRESS_SECONDS = 120

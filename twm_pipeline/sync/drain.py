@@ -27,7 +27,7 @@ from twm_pipeline.errors import (
     WindowClosedError,
     place_of,
 )
-from twm_pipeline.mirror.checkpoints import SetAside, reasons_set_aside
+from twm_pipeline.mirror.set_aside import SetAside, reasons_set_aside
 from twm_pipeline.spool import Entry, Spool
 from twm_pipeline.sync.changes import Change, Changes, open_changes
 from twm_pipeline.sync.engine import RECORD_FAULTS, PassReport, open_pass

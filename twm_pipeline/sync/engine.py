@@ -17,8 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from twm_pipeline.budget import Budget, Usage
 from twm_pipeline.errors import PagingError, RecordError, RequestRefusedError, UnansweredError
 from twm_pipeline.http import Traffic, VendorSession
-from twm_pipeline.mirror.checkpoints import SetAside, add_counter, note_progress, resolve_set_aside, set_aside
+from twm_pipeline.mirror.checkpoints import add_counter, note_progress
 from twm_pipeline.mirror.refused_rows import store_halving
+from twm_pipeline.mirror.set_aside import SetAside, resolve_set_aside, set_aside
 from twm_pipeline.mirror.tombstones import MISSING_WAIT, long_missing, read_absences
 from twm_pipeline.mirror.upserts import Counts, Observed, insert_unknown, upsert
 from twm_pipeline.records import WITHOUT_ID, Source, digest

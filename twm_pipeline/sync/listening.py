@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.errors import DatabaseUnavailableError, RetriableError
-from twm_pipeline.sync.outages import pause_after
+from twm_pipeline.sync.outages import outages_in_words, pause_after
 from twm_pipeline.sync.window import LONGEST_SLEEP_SECONDS
 from twm_pipeline.sync.window_lock import WindowLock
 
@@ -97,11 +96,8 @@ def listening(engine: Engine, channel: str) -> Iterator[Callable[[float], bool]]
     Raises:
         DatabaseUnavailableError: If PostgreSQL does not answer.
     """
-    try:
+    with outages_in_words("nothing is listened to"):
         pooled = engine.raw_connection()
-    except DBAPIError as error:
-        msg = "The mirror's PostgreSQL does not answer."
-        raise DatabaseUnavailableError(msg) from error
     connection: psycopg.Connection[tuple[object, ...]] = pooled.driver_connection  # type: ignore[assignment]
     pooled.detach()  # it is closed in the end: nobody else is to inherit what it listens to
 

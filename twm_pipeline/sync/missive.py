@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING
 
 from twm_pipeline.errors import AccessError
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import (
-    Checkpoint,
-    due_set_aside,
-    from_iso,
-    load_checkpoint,
-    save_checkpoint,
-    to_iso,
-)
+from twm_pipeline.mirror.checkpoints import Checkpoint, from_iso, load_checkpoint, save_checkpoint, to_iso
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
+from twm_pipeline.mirror.set_aside import due_set_aside
 from twm_pipeline.mirror.tables import EMAILS, THREADS
 from twm_pipeline.mirror.tombstones import due_second_looks, forget_second_looks
 from twm_pipeline.sources.fields import to_unix

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import SetAside, waiting_set_aside
+from twm_pipeline.mirror.set_aside import SetAside, waiting_set_aside
 from twm_pipeline.mirror.tables import COMMENTS
 from twm_pipeline.records import Json
 from twm_pipeline.sources.missive import IDS_PER_CALL, MissiveSource, Page

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import SetAside, resolve_set_aside, waiting_set_aside
 from twm_pipeline.mirror.scope import Scope, apply_scope
+from twm_pipeline.mirror.set_aside import SetAside, resolve_set_aside, waiting_set_aside
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS, THREADS
 from twm_pipeline.mirror.tombstones import mark_missing
 from twm_pipeline.mirror.upserts import Observed

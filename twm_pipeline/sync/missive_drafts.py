@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from twm_pipeline.mirror.checkpoints import SetAside
+from twm_pipeline.mirror.set_aside import SetAside
 from twm_pipeline.sources.fields import plain
 from twm_pipeline.sources.missive import Page
 from twm_pipeline.sources.missive_rows import child_time

@@ -23,14 +23,6 @@ from twm_pipeline.errors import (
     TwmError,
 )
 from twm_pipeline.mirror.changelog import changes_of, newest_change, read_changes, remove_changes
-from twm_pipeline.mirror.checkpoints import (
-    Origin,
-    SetAside,
-    due_set_aside,
-    resolve_set_aside,
-    set_aside,
-    waiting_set_aside,
-)
 from twm_pipeline.mirror.published import (
     Published,
     forget_published,
@@ -41,6 +33,14 @@ from twm_pipeline.mirror.published import (
     rows_of_view,
     save_published,
 )
+from twm_pipeline.mirror.set_aside import (
+    SetAside,
+    due_set_aside,
+    resolve_set_aside,
+    set_aside,
+    waiting_set_aside,
+)
+from twm_pipeline.records import Origin
 from twm_pipeline.sync.publish_plan import Write, plan_publish
 
 if TYPE_CHECKING:

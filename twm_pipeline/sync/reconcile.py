@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twm_pipeline.mirror.checkpoints import forget_unidentified
+from twm_pipeline.mirror.set_aside import forget_unidentified
 from twm_pipeline.mirror.sweeps import open_sweep
 from twm_pipeline.sync.reconcile_missive import MissiveSweep
 from twm_pipeline.sync.reconcile_teamwork import TeamworkSweep

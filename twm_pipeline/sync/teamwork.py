@@ -9,17 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twm_pipeline.errors import RecordError
-from twm_pipeline.mirror.checkpoints import (
-    Checkpoint,
-    SetAside,
-    due_set_aside,
-    from_iso,
-    load_checkpoint,
-    resolve_set_aside,
-    save_checkpoint,
-    to_iso,
-)
+from twm_pipeline.mirror.checkpoints import Checkpoint, from_iso, load_checkpoint, save_checkpoint, to_iso
 from twm_pipeline.mirror.scope import Scope, apply_scope, apply_scope_below, remember_scope
+from twm_pipeline.mirror.set_aside import SetAside, due_set_aside, resolve_set_aside
 from twm_pipeline.mirror.tables import DIRECTORIES, FEEDS, TASKS, table_of
 from twm_pipeline.mirror.tombstones import due_second_looks, follow_tasks, forget_second_looks, living_among
 from twm_pipeline.mirror.upserts import Observed

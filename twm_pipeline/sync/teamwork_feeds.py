@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from twm_pipeline.errors import PagingError
-from twm_pipeline.mirror.checkpoints import (
-    Checkpoint,
-    SetAside,
-    due_set_aside,
-    load_checkpoint,
-    resolve_set_aside,
-    save_checkpoint,
-)
+from twm_pipeline.mirror.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from twm_pipeline.mirror.set_aside import SetAside, due_set_aside, resolve_set_aside
 from twm_pipeline.mirror.tables import FEEDS
 from twm_pipeline.sources.teamwork_rows import changed_at, is_deleted, posted_at, updated_at
 from twm_pipeline.sync.engine import RECORD_FAULTS

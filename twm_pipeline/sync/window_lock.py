@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from twm_pipeline.errors import DatabaseUnavailableError, WindowClosedError
-from twm_pipeline.mirror.checkpoints import Origin
+from twm_pipeline.errors import WindowClosedError
+from twm_pipeline.records import Origin
+from twm_pipeline.sync.outages import outages_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,13 +56,14 @@ class WindowLock:
 
 @contextmanager
 def window_lock(engine: Engine, source: WindowName) -> Iterator[WindowLock | None]:
-    """Give the window's lock of *source*, or None while another process holds it."""
+    """Give the window's lock of *source*, or None while another process holds it.
+
+    Raises:
+        DatabaseUnavailableError: If PostgreSQL does not answer.
+    """
     key = {"key": WINDOW_LOCK, "number": WINDOW_NUMBERS[source]}
-    try:
+    with outages_in_words("no window is opened"):
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    except DBAPIError as error:
-        msg = "The mirror's PostgreSQL does not answer."
-        raise DatabaseUnavailableError(msg) from error
     try:
         held = connection.execute(text("SELECT pg_try_advisory_lock(:key, :number)"), key).scalar_one()
         yield WindowLock(connection) if held else None

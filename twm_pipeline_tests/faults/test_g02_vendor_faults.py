@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 
 from twm_pipeline.errors import TwmError
-from twm_pipeline.mirror.checkpoints import SetAside, hurry_set_aside, set_aside
+from twm_pipeline.mirror.set_aside import SetAside, hurry_set_aside, set_aside
 from twm_pipeline.sandbox import FAULT_KINDS
 
 SOURCES = ("teamwork", "missive")

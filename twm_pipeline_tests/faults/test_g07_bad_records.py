@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from twm_pipeline.mirror.checkpoints import hurry_set_aside
+from twm_pipeline.mirror.set_aside import hurry_set_aside
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline_tests.faults.world import is_plain
 

@@ -161,4 +161,4 @@ def test_what_stops_a_drain_is_noted_without_the_row(told):
         Window(world.engine, world.settings, "missive", 60).run(PassOptions())
 
     noted = world.scalar("SELECT last_error FROM twm.sources WHERE source = 'missive'")
-    assert re.fullmatch(r"\w+Error in mirror/checkpoints\.py:\d+", noted)
+    assert re.fullmatch(r"\w+Error in mirror/set_aside\.py:\d+", noted)

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.app import app
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside
 from twm_pipeline.mirror.schema import categorize
+from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline_tests.faults.world import dsn_of
 
 HOSTILE = (

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from twm_pipeline.mirror.activity import CHART_HOURS, fold_activity, read_hours, read_written
 from twm_pipeline.mirror.tables import EMAILS, TASKS
 from twm_pipeline.mirror.tombstones import mark_inaccessible, tombstone
 from twm_pipeline.mirror.upserts import insert_unknown, upsert
 from twm_pipeline_tests.factories import MORNING, make_email, make_task, seen
-
-
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as connection:
-        yield connection
 
 
 def wrote(connection: Connection, rows: int, *, hours_ago: float, stream: str = "tasks") -> None:

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine, text
 
 from twm_pipeline.mirror.attachments import due_files, note_failed
-from twm_pipeline.mirror.checkpoints import SetAside, due_set_aside, set_aside, waiting_set_aside
 from twm_pipeline.mirror.drift import find_fields, note_fields
 from twm_pipeline.mirror.published import (
     Published,
@@ -21,6 +20,7 @@ from twm_pipeline.mirror.published import (
 )
 from twm_pipeline.mirror.published_files import note_failed as note_files_failed
 from twm_pipeline.mirror.published_files import note_sent, pending_files, sent_files
+from twm_pipeline.mirror.set_aside import SetAside, due_set_aside, set_aside, waiting_set_aside
 from twm_pipeline.mirror.status import read_progress
 from twm_pipeline.mirror.sweeps import open_sweep
 from twm_pipeline.mirror.tables import EMAILS, TASKS

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from twm_pipeline.mirror import conversations as store
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside
+from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS
 from twm_pipeline.mirror.tombstones import mark_missing, tombstone
 from twm_pipeline.mirror.upserts import upsert

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside
 from twm_pipeline.mirror.drift import fields_of, find_fields, note_fields
+from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline.mirror.tables import TASKS
 from twm_pipeline.mirror.upserts import upsert
 from twm_pipeline_tests.factories import make_task, seen

@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from twm_pipeline.mirror.checkpoints import Checkpoint, SetAside, save_checkpoint, set_aside
-from twm_pipeline.mirror.findings import (
-    Finding,
-    find_checkpoint,
-    find_keys,
-    find_references,
-    find_set_aside,
-)
+from twm_pipeline.mirror.checkpoints import Checkpoint, save_checkpoint
+from twm_pipeline.mirror.findings import Finding, find_checkpoint, find_keys, find_references, find_set_aside
+from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline.mirror.status import read_checkpoints
 from twm_pipeline.mirror.tables import CONVERSATIONS, EMAILS, PROJECTS, TAGS, TASKLISTS, TASKS, Table
 from twm_pipeline.mirror.upserts import upsert

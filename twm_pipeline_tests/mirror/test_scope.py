@@ -10,14 +10,7 @@ from twm_pipeline.mirror.checkpoints import Account, load_account, save_account
 from twm_pipeline.mirror.scope import Scope, apply_scope, remember_scope
 from twm_pipeline.mirror.tables import EMAILS, PROJECTS, TASKLISTS, TASKS
 from twm_pipeline.mirror.upserts import upsert
-from twm_pipeline_tests.factories import (
-    MORNING,
-    make_email,
-    make_project,
-    make_task,
-    make_tasklist,
-    seen,
-)
+from twm_pipeline_tests.factories import MORNING, make_email, make_project, make_task, make_tasklist, seen
 
 HOUR = timedelta(hours=1)
 TASK_SCOPES = {

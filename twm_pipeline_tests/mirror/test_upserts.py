@@ -3,14 +3,13 @@
 import json
 import random
 import threading
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from twm_pipeline.mirror.tables import COMMENTS, CONVERSATIONS, EMAILS, TABLES, TASKS, Table
 from twm_pipeline.mirror.tombstones import mark_inaccessible, mark_missing, tombstone
@@ -55,12 +54,6 @@ RECORDS = {
     "missive.users": make_missive_user,
     "missive.teams": make_missive_team,
 }
-
-
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as connection:
-        yield connection
 
 
 def row_of(connection: Connection, table: Table, row_id: Any = 1) -> Any:

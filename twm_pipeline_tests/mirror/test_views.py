@@ -1,6 +1,5 @@
 """The two views for people: names instead of ids, a column per category, and users' own views on top."""
 
-from collections.abc import Iterator
 from datetime import date
 
 import pytest
@@ -106,12 +105,6 @@ STRANGE_NAMES = [
     "{curly}",
     "ü" * 31,
 ]
-
-
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    with engine.connect() as connection:
-        yield connection
 
 
 def columns_of(engine: Engine, view: str) -> list[str]:

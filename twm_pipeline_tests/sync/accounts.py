@@ -8,8 +8,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from twm_pipeline.mirror.checkpoints import Origin
-from twm_pipeline.records import Source
+from twm_pipeline.records import Origin, Source
 from twm_pipeline.sandbox import Sandbox, SandboxControl
 from twm_pipeline.settings import Settings
 from twm_pipeline.sync.engine import PassOptions, PassReport

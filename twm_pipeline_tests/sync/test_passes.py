@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from twm_pipeline.errors import AccessError, AccountChangedError, AuthenticationError
-from twm_pipeline.mirror.checkpoints import SetAside, set_aside
+from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sync.plan import Frontier
 from twm_pipeline.sync.reconcile import ReconcileOptions
