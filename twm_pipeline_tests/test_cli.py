@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -410,6 +412,35 @@ def test_reparse_rewrites_nothing_the_second_time(twm, box, engine):
 
     assert first["rewritten"] == first["read"] > 0
     assert second["rewritten"] == 0
+
+
+def read_terminal(ours: int, shown: list[bytes]) -> None:
+    """Read what is written to a terminal until nobody has it open any more."""
+    with contextlib.suppress(OSError):  # so Linux says that the other side is closed
+        while part := os.read(ours, 4096):
+            shown.append(part)
+
+
+def test_a_terminal_shows_how_far_it_is_and_what_is_piped_is_plain(box, engine, twm):
+    read_everything(engine)
+    ours, theirs = os.openpty()
+    shown: list[bytes] = []
+    reader = threading.Thread(target=read_terminal, args=(ours, shown))
+    command = [sys.executable, "-m", "twm_pipeline.cli", "reparse", "teamwork.tasks"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        reader.start()
+        out, _ = process.communicate(timeout=60)
+    reader.join(60)
+    os.close(ours)
+    words = b"".join(shown).decode()
+
+    assert process.returncode == OK
+    assert re.search(r"teamwork\.tasks: (\d+) of \1 rows", words)
+    assert "\x1b[" in words
+    assert "\x1b" not in out
+    assert out.startswith("Parsed again\n")
 
 
 def test_reparse_of_an_unknown_table_lists_the_known_ones(twm):

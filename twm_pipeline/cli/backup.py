@@ -43,7 +43,7 @@ def backup(
 ) -> None:
     """Write the mirror into a file."""
     settings = settings_for(sandbox=sandbox)
-    with embedded_while_needed(settings):
+    with embedded_while_needed(settings), output.progress(f"writing {file} …"):
         size = back_up(mirror_url(settings), file)
     if as_json:
         output.print_json({"file": str(file), "bytes": size})
@@ -60,7 +60,8 @@ def restore(
     """Fill an empty mirror from a file."""
     settings = settings_for(sandbox=sandbox)
     with embedded_while_needed(settings):
-        restore_into(file, mirror_url(settings))
+        with output.progress(f"reading {file} …"):
+            restore_into(file, mirror_url(settings))
         with opened_mirror(settings) as engine, engine.connect() as connection:
             tables = count_tables(connection)
     if as_json:

@@ -71,9 +71,11 @@ def _show(found: list[Finding], *, everything: bool) -> None:
 
 def _look(settings: Settings, *, sample: bool) -> list[Finding]:
     found: list[Finding] = []
-    with opened_mirror(settings) as engine:
+    with opened_mirror(settings) as engine, output.progress("checking …") as show:
         for source in configured_sources(settings):
+            show(f"checking {source} …")
             found += check_source(engine, settings, source, asks_vendor=sample)
         if settings.publishes and settings.can_publish:
+            show("checking airtable …")
             found += check_publishing(engine, settings)
     return found

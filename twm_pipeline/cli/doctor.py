@@ -74,8 +74,10 @@ def doctor(
 ) -> None:
     """Test everything."""
     settings = settings_for(sandbox=sandbox)
-    findings = _examine_all(settings)
-    answers = _probe_all(settings) if probe else []
+    with output.progress("testing …") as show:
+        findings = _examine_all(settings)
+        show("asking …")
+        answers = _probe_all(settings) if probe else []
     if as_json:
         output.print_json(
             {

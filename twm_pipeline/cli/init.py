@@ -236,7 +236,8 @@ def is_interactive() -> bool:
 def _examine(topic: Topic, settings: Settings, engine: Engine | None) -> Finding | None:
     """Return what the live test says; None where there is nothing to test."""
     if engine is not None:
-        return topic.examine(engine, settings) if topic.examine is not None else None
+        with output.progress("testing …"):
+            return topic.examine(engine, settings) if topic.examine is not None else None
     try:
         with opened_mirror(settings):
             return Finding("database", "ok", "the database answers, and tables can be made in it")

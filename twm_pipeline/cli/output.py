@@ -1,14 +1,16 @@
-"""How the commands speak: tables for people, JSON for programs, one line for an error."""
+"""How the commands speak: tables for people, JSON for programs, one line for an error, a bar meanwhile."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from twm_pipeline import logs
@@ -33,6 +35,39 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PLAIN_WIDTH
     return Console(file=stream, highlight=False, soft_wrap=True, width=width)
+
+
+class Show(Protocol):
+    """Shows how far something is."""
+
+    def __call__(self, words: str, *, done: int | None = None, total: int | None = None) -> None:
+        """Replace what is shown; without a *total* the bar only says that something goes on."""
+        ...
+
+
+@contextmanager
+def progress(words: str) -> Iterator[Show]:
+    """Give what shows how far something is, on standard error; nothing is shown without a terminal."""
+    console = err()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # what is piped stays in its pipe
+    ) as bars:
+        bar = bars.add_task(words, total=None)
+
+        def show(words: str, *, done: int | None = None, total: int | None = None) -> None:
+            bars.update(bar, description=printable(words), completed=done or 0, total=total)
+
+        yield show
 
 
 def say(text: str) -> None:

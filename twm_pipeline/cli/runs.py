@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
@@ -26,6 +24,7 @@ from twm_pipeline.records import SOURCES, Json
 from twm_pipeline.settings import PROJECT_DIR, Settings, environment_of
 
 LOOK_SECONDS = 0.5
+STARTING = "starting …"
 PLAIN_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
 CHANGES_NEEDED = ("ConfigError", "AuthenticationError", "AccountChangedError")
@@ -119,8 +118,8 @@ def _watching(settings: Settings) -> Iterator[Callable[[], None]]:
     engine = connect_database(settings)
     try:
         if console.is_terminal:
-            with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
-                yield lambda: live.update(Text(progress_line(engine) or "starting …"))
+            with output.progress(STARTING) as show:
+                yield lambda: show(progress_line(engine) or STARTING)
         else:
             yield _plain_lines(console, engine)
     finally:

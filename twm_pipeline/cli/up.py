@@ -83,7 +83,8 @@ def up(
         stack.enter_context(processes.stopped_at_the_end(simulation))
         if simulated:
             simulation.append(start_sandbox(settings, place, environment(settings)))
-        _prepare(settings)
+        with output.progress("bringing the mirror up to date …"):
+            _prepare(settings)
         if once:
             code = _sync_once(settings, as_json=as_json)
         else:
@@ -152,9 +153,11 @@ def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, 
             settings = stack.enter_context(reachable(settings))
             settings = _with_ui(settings, host=host, port=port)
             start(status_page_of(settings), settings, children)
-            register_hooks(settings, simulated=bool(simulation))
-            _start_dagster(settings, children, Path(folder), host=host, port=port)
-            _wait_until_up(children, host=host, port=port)
+            with output.progress("registering hooks …"):
+                register_hooks(settings, simulated=bool(simulation))
+            with output.progress("starting Dagster …"):
+                _start_dagster(settings, children, Path(folder), host=host, port=port)
+                _wait_until_up(children, host=host, port=port)
             say(f"Dagster's UI  http://{host}:{port}")
             say(f"Status page   {status_page_of(settings).url}")
             if simulation:

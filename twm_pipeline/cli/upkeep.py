@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
+from sqlalchemy import Engine
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
@@ -13,6 +15,7 @@ from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.cli.sync import LONGEST_RUN_SECONDS, choose_sources
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.schema import categorize as apply_categories
+from twm_pipeline.mirror.status import count_tables
 from twm_pipeline.mirror.tables import TABLES, Table
 from twm_pipeline.records import Json
 from twm_pipeline.sync.reparse import Reparsed, reparse_table
@@ -144,9 +147,12 @@ def reparse(
     """Fill the columns anew from the stored JSON."""
     chosen = _choose_tables(tables)
     results: list[Reparsed] = []
-    with opened_mirror(settings_for(sandbox=sandbox)) as engine:
+    with opened_mirror(settings_for(sandbox=sandbox)) as engine, output.progress("reading …") as show:
+        totals = _count_rows(engine)
         for table in chosen:
-            results.append(reparse_table(engine, table))
+            total = totals[table.name]
+            tell = partial(_tell_rows, show, table.name, total)
+            results.append(reparse_table(engine, table, on_batch=tell))
     if as_json:
         output.print_json([result.as_dict() for result in results])
     else:
@@ -155,6 +161,15 @@ def reparse(
     if any(result.unusable for result in results):
         output.complain("Rows that the parsers cannot use stayed as they were.")
         raise typer.Exit(output.FAILED)
+
+
+def _count_rows(engine: Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        return {row["table"]: row["living"] + row["deleted"] for row in count_tables(connection)}
+
+
+def _tell_rows(show: output.Show, table: str, total: int, done: int) -> None:
+    show(f"{table}: {done:,} of {total:,} rows", done=done, total=total)
 
 
 def _choose_tables(names: list[str] | None) -> list[Table]:

@@ -52,8 +52,16 @@ class Reparsed:
         return asdict(self)
 
 
-def reparse_table(engine: Engine, table: Table) -> Reparsed:
-    """Parse every row of *table* again, in batches that each commit; a second time rewrites nothing."""
+def reparse_table(
+    engine: Engine, table: Table, *, on_batch: Callable[[int], None] = lambda _: None
+) -> Reparsed:
+    """Parse every row of *table* again, in batches that each commit; a second time rewrites nothing.
+
+    Args:
+        engine: The mirror.
+        table: Whose rows.
+        on_batch: Told how many rows are done after each batch.
+    """
     started = time.monotonic()
     result = Reparsed(table=table.name)
     last: Any = None
@@ -66,6 +74,7 @@ def reparse_table(engine: Engine, table: Table) -> Reparsed:
             result.rewritten += _rewrite(connection, table, records)
         result.read += len(rows)
         result.unusable += len(rows) - len(records)
+        on_batch(result.read)
         if len(rows) < BATCH_ROWS:
             break
         last = rows[-1].id
