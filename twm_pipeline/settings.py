@@ -465,12 +465,21 @@ def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - tests and com
         raise ConfigError(msg) from None
 
 
+_EXPECTED = {
+    "int_parsing": "expected a whole number",
+    "float_parsing": "expected a number",
+    "bool_parsing": "expected `true` or `false`",
+}
+"""What the library says of these in its own words."""
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = str(problem["loc"][0])
         read = "a value that is not shown" if _is_secret(name) else _without_user(repr(problem.get("input")))
-        lines.append(f"{name.upper()}: read {read}; {problem['msg'].removeprefix('Value error, ')}")
+        expected = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        lines.append(f"{name.upper()}: read {read}; {expected}")
     return "Settings cannot be used.\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
 
 

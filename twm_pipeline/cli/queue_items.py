@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.errors import TwmError
+from twm_pipeline.links import link_to_object
 from twm_pipeline.mirror.set_aside import hurry_set_aside, resolve_set_aside
 from twm_pipeline.mirror.status import find_set_aside
 from twm_pipeline.records import SOURCES, Json, Origin
@@ -104,7 +105,8 @@ class Parked:
 
     def describe(self, *, body: bool) -> Json:
         """Return its row, the vendor's JSON only where *body* says so."""
-        return {"id": self.id, **{name: value for name, value in self.row.items() if body or name != "raw"}}
+        told = {name: value for name, value in self.row.items() if body or name != "raw"}
+        return {"id": self.id, **told, "link": self._link()}
 
     def retry(self) -> bool:
         """Let its next attempt be now."""
@@ -115,6 +117,13 @@ class Parked:
         source, stream, object_id = self._key()
         resolve_set_aside(self.connection, source, stream, [object_id])
         return True
+
+    def _link(self) -> str | None:
+        """Return where people see it at the vendor, if that is known."""
+        source, stream, object_id = self._key()
+        query = text("SELECT source, link_base FROM twm.sources WHERE source = :source")
+        known = self.connection.execute(query, {"source": source}).mappings().one_or_none()
+        return None if known is None else link_to_object(dict(known), stream, object_id)
 
     def _key(self) -> tuple[Origin, str, str]:
         return self.row["source"], self.row["stream"], self.row["object_id"]

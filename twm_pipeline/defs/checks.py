@@ -12,6 +12,7 @@ from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.publishing import why_not_publishing
 from twm_pipeline.defs.resources import MirrorResource, why_all_switched_off, why_switched_off
 from twm_pipeline.defs.windows import request_unless_busy
+from twm_pipeline.links import link_to_object
 from twm_pipeline.mirror.findings import Finding
 from twm_pipeline.records import SOURCES, Origin, Source
 from twm_pipeline.settings import Settings, load_settings
@@ -50,21 +51,33 @@ def _checks(
                 found = list(look(engine, settings, stop))
         for item in found:
             if dg.AssetCheckKey(dg.AssetKey(item.asset), item.check) in context.selected_asset_check_keys:
-                yield to_result(item)
+                yield to_result(item, settings)
 
     return check
 
 
-def to_result(finding: Finding) -> dg.AssetCheckResult:
-    """Return *finding* for Dagster's event log."""
+def to_result(finding: Finding, settings: Settings) -> dg.AssetCheckResult:
+    """Return *finding* for Dagster's event log, with links to the objects at the vendor."""
+    metadata: dict[str, int | float | str | dg.MarkdownMetadataValue] = {**finding.figures}
+    if finding.objects:
+        names = "\n".join(f"- {name_object(finding, item, settings)}" for item in finding.objects)
+        metadata["objects"] = dg.MetadataValue.md(names)
     return dg.AssetCheckResult(
         asset_key=list(finding.asset),
         check_name=finding.check,
         passed=finding.verdict == "ok",
         severity=SEVERITIES.get(finding.verdict, dg.AssetCheckSeverity.WARN),
         description=finding.text,
-        metadata=dict(finding.figures),
+        metadata=metadata,
     )
+
+
+def name_object(finding: Finding, object_id: str, settings: Settings) -> str:
+    """Return an object's id in Markdown, as a link where the vendor has an address for it."""
+    source, stream = finding.asset
+    base = {"source": source, "link_base": settings.teamwork_base_url}
+    link, shown = link_to_object(base, stream, object_id), f"`{object_id.replace('`', '')}`"
+    return shown if link is None else f"[{shown}]({link})"
 
 
 def _source_checks(source: Source) -> dg.AssetChecksDefinition:

@@ -68,6 +68,7 @@ class Finding:
         verdict: Whether it is; `warning`: somebody should know, `error`: somebody should act.
         text: What was found and what to do, for an operator; nothing of a row's content.
         figures: Numbers behind it.
+        objects: Ids of the vendor's objects that it is about, some of them.
     """
 
     asset: tuple[str, str]
@@ -75,6 +76,7 @@ class Finding:
     verdict: Verdict
     text: str
     figures: Mapping[str, int | float | str] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()
 
 
 def find_keys(connection: Connection, table: Table) -> Finding:
@@ -154,7 +156,8 @@ def find_set_aside(connection: Connection, source: str, stream: str) -> Finding:
     """Return how many records of a stream could not be used and why; each is tried again by itself."""
     rows = connection.execute(
         text(
-            "SELECT reason, count(*) AS records FROM twm.set_aside"
+            "SELECT reason, count(*) AS records, (array_agg(object_id ORDER BY last_at DESC))[1\\:10] AS ids"
+            " FROM twm.set_aside"
             " WHERE source = :source AND stream = :stream GROUP BY reason ORDER BY records DESC, reason"
         ),
         {"source": source, "stream": stream},
@@ -169,6 +172,7 @@ def find_set_aside(connection: Connection, source: str, stream: str) -> Finding:
         if total
         else "no record is set aside",
         figures={"set_aside": total},
+        objects=tuple(object_id for row in rows[:SHOWN_REASONS] for object_id in row.ids),
     )
 
 

@@ -8,6 +8,9 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from twm_pipeline.definitions import defs
+from twm_pipeline.defs.checks import to_result
+from twm_pipeline.mirror.findings import Finding
+from twm_pipeline.settings import load_settings
 from twm_pipeline.sync.checks import checks_of
 from twm_pipeline_tests.defs.conftest import Deployment
 
@@ -50,6 +53,26 @@ def test_a_run_answers_every_check_of_the_vendors_that_are_set_up(deployment):
     }
     assert "mood (number, new)" in str(answers["teamwork", "tags", "fields_are_known"].description)
     assert int(str(answers["teamwork", "tasks", "keys_are_unique"].metadata["rows"].value)) > 0
+
+
+def test_records_set_aside_lead_to_the_vendor_where_it_has_an_address_for_them():
+    settings = load_settings(teamwork_base_url="https://example.teamwork.com")
+
+    def shown(*asset: str, object_id: str) -> object:
+        finding = Finding(
+            asset=(asset[0], asset[1]),
+            check="nothing_is_set_aside",
+            verdict="warning",
+            text="",
+            objects=(object_id,),
+        )
+        return to_result(finding, settings).metadata["objects"].value
+
+    assert shown("teamwork", "tasks", object_id="42") == "- [`42`](https://example.teamwork.com/app/tasks/42)"
+    assert shown("missive", "emails", object_id="m1") == "- `m1`"
+    assert shown("teamwork", "tasks", object_id="](`x)") == (
+        "- [`](x)`](https://example.teamwork.com/app/tasks/%5D%28%60x%29)"
+    )
 
 
 def test_a_vendor_that_refuses_the_credentials_fails_the_run_in_its_words(deployment):

@@ -162,6 +162,7 @@ def test_set_aside_records_are_told_with_their_reasons(engine):
 
     assert (tasks.verdict, tags.verdict) == ("warning", "ok")
     assert "3: `id` is no number" in tasks.text
+    assert (sorted(tasks.objects), tags.objects) == (["0", "1", "2"], ())
 
 
 def test_a_stream_that_was_never_read_says_so(engine):
