@@ -17,7 +17,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from twm_pipeline.attachments import Store, plan_path
@@ -50,6 +49,7 @@ from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sources.missive_rows import expiry_of
 from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.sync.attachment_links import fresh_urls
+from twm_pipeline.sync.attachment_rules import Rule
 from twm_pipeline.sync.engine import open_pass
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from twm_pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
-
 ROWS_AT_ONCE = 100
 FILES_AT_ONCE = 4
 RENEWED_AT_ONCE = 10
@@ -333,47 +332,6 @@ class Look:
         with self._transaction() as connection:
             note_failed(connection, row, reason=reason, sha256=sha256)
         self.report.failed += 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """Which files the settings leave out.
-
-    Args:
-        most_bytes: Larger ones.
-        types: Media types, `*` for any.
-        inline_bytes: Smaller images that a message shows in its text.
-    """
-
-    most_bytes: int
-    types: tuple[str, ...] = ()
-    inline_bytes: int = 0
-
-    @classmethod
-    def of(cls, settings: Settings) -> Rule:
-        """Return the rule of the settings."""
-        return cls(
-            most_bytes=settings.attachments_max_megabytes * 1_000_000,
-            types=settings.attachments_skip_types,
-            inline_bytes=settings.attachments_skip_inline_kilobytes * 1000,
-        )
-
-    @property
-    def words(self) -> str:
-        """What tells it from another rule."""
-        return repr(self)
-
-    def leaves_out(self, row: FileRow) -> str | None:
-        """Return why a file is not fetched, or None if it is."""
-        size, media_type = row.announced_size, row.media_type.lower()
-        if size is not None and size > self.most_bytes:
-            return f"larger than ATTACHMENTS_MAX_MEGABYTES ({size:,} bytes)"
-        if any(fnmatchcase(media_type, pattern) for pattern in self.types):
-            return f"{media_type} is in ATTACHMENTS_SKIP_TYPES"
-        is_image = row.inline and media_type.startswith("image/")
-        if is_image and size is not None and size < self.inline_bytes:
-            return "an image in the text, smaller than ATTACHMENTS_SKIP_INLINE_KILOBYTES"
-        return None
 
 
 def _lives(row: FileRow) -> bool:
