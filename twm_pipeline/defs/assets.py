@@ -15,14 +15,7 @@ from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.resources import MirrorResource, VendorResource
 from twm_pipeline.errors import WindowClosedError
 from twm_pipeline.links import link_to_status_page
-from twm_pipeline.mirror.tables import (
-    DIRECTORIES,
-    MISSIVE_DIRECTORIES,
-    STREAMS,
-    THREADS,
-    Table,
-    table_of,
-)
+from twm_pipeline.mirror.tables import DIRECTORIES, MISSIVE_DIRECTORIES, STREAMS, THREADS, Table, table_of
 from twm_pipeline.records import Source
 from twm_pipeline.sync.engine import PassOptions, PassReport
 from twm_pipeline.sync.window import Window

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 
 import dagster as dg
-from sqlalchemy import text
 
-from twm_pipeline.db import connect_database
 from twm_pipeline.defs.assets import DAILY_FRESHNESS, OWNERS
 from twm_pipeline.defs.config import AttachmentsConfig
 from twm_pipeline.defs.failures import as_failures
@@ -13,7 +11,7 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of, run_window
-from twm_pipeline.defs.resources import MirrorResource, why_switched_off
+from twm_pipeline.defs.resources import MirrorResource, glance, why_switched_off
 from twm_pipeline.defs.sensors import LEAD_SECONDS
 from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import request_unless_busy, why_no_window, window_request
@@ -176,11 +174,5 @@ def _count_due(settings: Settings) -> int:
     Raises:
         DatabaseUnavailableError: If PostgreSQL does not answer.
     """
-    engine = connect_database(settings)
-    try:
-        with engine.connect() as connection:
-            if not connection.scalar(text("SELECT to_regclass('missive.attachments') IS NOT NULL")):
-                return 0
-            return count_due(connection)
-    finally:
-        engine.dispose()
+    with glance(settings, "missive.attachments") as connection:
+        return count_due(connection) if connection is not None else 0

@@ -4,15 +4,14 @@ import base64
 from collections.abc import Callable, Iterator
 
 import dagster as dg
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from twm_pipeline.db import connect_database
 from twm_pipeline.defs.assets import DAILY_FRESHNESS, OWNERS
 from twm_pipeline.defs.failures import as_failures
 from twm_pipeline.defs.interrupts import ending_gently
 from twm_pipeline.defs.jobs import MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
-from twm_pipeline.defs.resources import MirrorResource
+from twm_pipeline.defs.resources import MirrorResource, glance
 from twm_pipeline.defs.windows import request_unless_busy, runs_of, why_not
 from twm_pipeline.errors import TwmError
 from twm_pipeline.insights.result import Insight
@@ -157,16 +156,12 @@ def _look(settings: Settings) -> tuple[str, str | None]:
     Raises:
         DatabaseUnavailableError: If PostgreSQL does not answer.
     """
-    engine = connect_database(settings)
-    try:
-        with engine.connect() as connection:
-            if not connection.scalar(text("SELECT to_regclass('insights.plots') IS NOT NULL")):
-                return "", "Nothing has been read yet."
-            if list_plots(connection):
-                return "", THERE
-            imports = first_imports(connection, configured_sources(settings))
-    finally:
-        engine.dispose()
+    with glance(settings, "insights.plots") as connection:
+        if connection is None:
+            return "", "Nothing has been read yet."
+        if list_plots(connection):
+            return "", THERE
+        imports = first_imports(connection, configured_sources(settings))
     running = [source.capitalize() for source, began in imports.items() if began is None]
     key = " ".join(f"{source} {began:%Y-%m-%dT%H:%M:%S}" for source, began in imports.items() if began)
     return key, f"The first import of {' and '.join(running)} is not complete yet." if running else None

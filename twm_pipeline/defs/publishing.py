@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from twm_pipeline.airtable.fields import KEYS, Key
-from twm_pipeline.db import connect_database
 from twm_pipeline.defs.assets import DAILY_FRESHNESS
 from twm_pipeline.defs.config import PublishConfig
 from twm_pipeline.defs.failures import as_failures
@@ -16,7 +15,7 @@ from twm_pipeline.defs.interrupts import StopRequest, ending_gently
 from twm_pipeline.defs.jobs import LONGEST_RUN_SECONDS, MAX_RUNTIME
 from twm_pipeline.defs.places import links_of
 from twm_pipeline.defs.report_ledger import ReportLedger, numbers_of, run_window
-from twm_pipeline.defs.resources import MirrorResource
+from twm_pipeline.defs.resources import MirrorResource, glance
 from twm_pipeline.defs.sensors import INTERVAL_SECONDS, LEAD_SECONDS
 from twm_pipeline.defs.tags import SOURCE
 from twm_pipeline.defs.windows import runs_of, why_no_window, why_not, window_request
@@ -207,15 +206,11 @@ def _mirror(settings: Settings) -> Iterator[Connection]:
     Raises:
         TwmError: Why there is none.
     """
-    engine = connect_database(settings)
-    try:
-        with engine.connect() as connection:
-            if not connection.scalar(text("SELECT to_regclass('twm.publications') IS NOT NULL")):
-                msg = "Nothing has been read yet; there is nothing to publish."
-                raise ConfigError(msg)
-            yield connection
-    finally:
-        engine.dispose()
+    with glance(settings, "twm.publications") as connection:
+        if connection is None:
+            msg = "Nothing has been read yet; there is nothing to publish."
+            raise ConfigError(msg)
+        yield connection
 
 
 def _look(settings: Settings) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, text
 
 from twm_pipeline.db import connect_database
 from twm_pipeline.records import SOURCES, Source
@@ -66,6 +66,24 @@ class MirrorResource(dg.ConfigurableResource[None]):
             yield engine
         finally:
             engine.dispose()
+
+
+@contextmanager
+def glance(settings: Settings, table: str) -> Iterator[Connection | None]:
+    """Give a connection for one look into the mirror as it is, or None before *table* was made.
+
+    For sensors and schedules: they make no tables, and keep no connection from one look to the next.
+
+    Raises:
+        DatabaseUnavailableError: If PostgreSQL does not answer.
+    """
+    engine = connect_database(settings)
+    try:
+        with engine.connect() as connection:
+            is_made = connection.scalar(text("SELECT to_regclass(:table) IS NOT NULL"), {"table": table})
+            yield connection if is_made else None
+    finally:
+        engine.dispose()
 
 
 class VendorResource(dg.ConfigurableResource[None]):
