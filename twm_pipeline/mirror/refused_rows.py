@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
+from twm_pipeline.db import is_unavailable
 from twm_pipeline.mirror.set_aside import SetAside
 from twm_pipeline.mirror.upserts import Counts
 
@@ -27,7 +28,7 @@ ABOUT_ROWS = ("22", "23", "44", "P0")
 ABOUT_TRANSACTIONS = "40"
 """Class of SQLSTATEs such as a deadlock's: the same rows can be stored by the next try."""
 RAISED = "exec_stmt_raise"
-"""The part of PostgreSQL that executes RAISE: whatever other SQLSTATE a trigger gives, a row is meant."""
+"""What executes RAISE in PostgreSQL: unless a trigger gives the SQLSTATE of what passes, a row is meant."""
 
 _NAME = re.compile(r"[A-Za-z_][\w$]{0,62}")
 _FUNCTION = re.compile(r"^PL/pgSQL\S*(?: function)? ([A-Za-z_][\w$.]{0,126})\(", re.MULTILINE)
@@ -71,7 +72,9 @@ def store_halving(
 def _is_about_rows(cause: BaseException | None) -> bool:
     if isinstance(cause, psycopg.Error):
         kind = (cause.sqlstate or "")[:2]
-        return kind in ABOUT_ROWS or (cause.diag.source_function == RAISED and kind != ABOUT_TRANSACTIONS)
+        said_by_a_trigger = cause.diag.source_function == RAISED
+        passes = kind == ABOUT_TRANSACTIONS or is_unavailable(cause)
+        return kind in ABOUT_ROWS or (said_by_a_trigger and not passes)
     return isinstance(cause, UnicodeError)
 
 
