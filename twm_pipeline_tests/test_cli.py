@@ -34,6 +34,7 @@ from twm_pipeline.sandbox import MISSIVE_TOKEN, TEAMWORK_KEY, Sandbox, SandboxOp
 from twm_pipeline.settings import INHERITED, PROJECT_DIR, Settings, environment_of, load_settings
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
+from twm_pipeline.sync.window_lock import window_lock
 
 
 @dataclass
@@ -737,6 +738,15 @@ def test_a_look_at_the_base_says_what_it_found_and_how_many_calls_it_took(twm, e
     assert looks["tasks"]["rows"] == looks["tasks"]["records"] == looks["tasks"]["checked"] > 0
 
 
+def test_publishing_that_another_process_is_at_says_so(twm, engine, publishing):
+    read_everything(engine)
+    with window_lock(engine, "airtable"):
+        answer = twm("sync", "airtable")
+
+    assert answer.code == OK, answer.err
+    assert answer.out == "airtable_publish: another process is at it, and does what was asked for here.\n"
+
+
 def test_a_used_up_month_is_told_by_status_and_doctor_and_costs_no_call(twm, engine, publishing, monkeypatch):
     with engine.begin() as connection:
         note_exhausted(connection, publishing.airtable_base_id, exhausted=True)
@@ -750,6 +760,7 @@ def test_a_used_up_month_is_told_by_status_and_doctor_and_costs_no_call(twm, eng
 
     assert "monthly quota is used up" in status.json["airtable"]["stopped"]
     assert "monthly quota is used up" in told
+    assert "1 of 1 calls this month" in twm("status").out
     [finding] = [item for item in doctor.json["findings"] if item["name"] == "airtable"]
     assert (finding["verdict"], "monthly quota is used up" in finding["text"]) == ("wrong", True)
     assert "AIRTABLE_MONTHLY_CALLS" in limited.json["airtable"]["stopped"]

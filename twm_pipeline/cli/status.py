@@ -112,7 +112,8 @@ def _show_spool(spool: Json) -> None:
 
 
 def _show_airtable(found: Json) -> None:
-    say(f"AIRTABLE  {found['base']} · {found['calls']:,} calls this month")
+    limit = f" of {found['monthly_calls']:,}" if found["monthly_calls"] else ""
+    say(f"AIRTABLE  {found['base']} · {found['calls']:,}{limit} calls this month")
     if found["stopped"]:
         output.complain(f"  {found['stopped']}")
     columns = ("  table", "rows", "records", "changes waiting", "last published", "compared", "looked at")

@@ -171,7 +171,10 @@ def show_results(results: list[Json]) -> None:
         if report["source"] in SOURCES
     ]
     _show_published(results)
-    output.print_table("Tables", ("table", "rows now", "fetched", "written", "deleted", "set aside"), rows)
+    if rows:
+        columns = ("table", "rows now", "fetched", "written", "deleted", "set aside")
+        output.print_table("Tables", columns, rows)
+        output.say("")
     totals = [
         (
             report["source"],
@@ -185,8 +188,12 @@ def show_results(results: list[Json]) -> None:
         for report in result["reports"]
         if report["source"] != "insights"
     ]
-    output.say("")
-    output.print_table("Runs", ("source", "status", "requests", "answers 429", "seconds", "run"), totals)
+    if totals:
+        columns = ("source", "status", "requests", "answers 429", "seconds", "run")
+        output.print_table("Runs", columns, totals)
+    for result in results:
+        if result["success"] and not result["reports"]:
+            output.say(f"{result['job']}: another process is at it, and does what was asked for here.")
 
 
 def _show_published(results: list[Json]) -> None:

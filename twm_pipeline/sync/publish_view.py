@@ -173,8 +173,9 @@ class ViewPublisher:
         plan = plan_publish([item for item in ids if item not in waiting], cells, known)
         self.report.unchanged += len(plan.unchanged)
         done = [*plan.unchanged, *waiting]
-        if any(entries.get(item) for item in done):
+        if done:
             with self._commit() as connection:
+                resolve_set_aside(connection, SOURCE, self.view, plan.unchanged)
                 remove_changes(connection, _entries_of(done, entries))
         updates = [write for write in plan.writes if write.record_id is not None]
         creations = [write for write in plan.writes if write.record_id is None]

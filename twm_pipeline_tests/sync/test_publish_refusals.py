@@ -106,6 +106,22 @@ def test_a_refused_row_is_tried_again_when_it_changes(picky):
     assert not picky.differences()
 
 
+def test_a_row_that_needs_nothing_any_more_is_not_set_aside_any_more(base):
+    shown, hidden = base.task_ids()[:2]
+    base.execute("UPDATE teamwork.tasks SET out_of_scope = true WHERE id = :id", id=hidden)
+    base.tasks()
+    for item in (shown, hidden):
+        base.execute(
+            "INSERT INTO twm.set_aside (source, stream, object_id, reason)"
+            " VALUES ('airtable', 'tasks', :id, 'refused')",
+            id=str(item),
+        )
+
+    base.tasks()
+
+    assert not base.set_aside()
+
+
 def test_a_refused_row_that_is_hidden_is_not_set_aside_any_more(picky):
     bad = refuse_one(picky)
     picky.tasks()
