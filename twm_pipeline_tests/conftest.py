@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine
 
 from twm_pipeline.db import EmbeddedServer, open_engine
 from twm_pipeline.settings import INHERITED, Settings, load_settings
+from twm_pipeline_tests.commands import Twm, run_command
 from twm_pipeline_tests.databases import DatabasePool, create, drop
 
 # No deadline: the machines are shared and noisy. HYPOTHESIS_PROFILE=long looks much further.
@@ -151,6 +152,19 @@ def connection(engine: Engine) -> Iterator[Connection]:
     """Return a connection to this test's database; nothing of it is committed unless the test does so."""
     with engine.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def own_databases(database: URL, empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands use databases of this test's own."""
+    monkeypatch.setenv("PG_DSN", database.render_as_string(hide_password=False))
+    monkeypatch.setenv("DAGSTER_PG_URL", empty_database.render_as_string(hide_password=False))
+
+
+@pytest.fixture
+def twm(own_databases: None) -> Twm:
+    """Return what runs a command."""
+    return run_command
 
 
 @pytest.fixture

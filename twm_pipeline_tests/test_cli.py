@@ -7,14 +7,13 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import Engine, text
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -35,33 +34,6 @@ from twm_pipeline.settings import INHERITED, PROJECT_DIR, Settings, environment_
 from twm_pipeline.sync.engine import PassOptions
 from twm_pipeline.sync.window import run_pass
 from twm_pipeline.sync.window_lock import window_lock
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Twm = Callable[..., Answer]
-
-
-@pytest.fixture
-def twm(database: URL, empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> Twm:
-    """Run a command in this process, on databases of this test's own."""
-    monkeypatch.setenv("PG_DSN", database.render_as_string(hide_password=False))
-    monkeypatch.setenv("DAGSTER_PG_URL", empty_database.render_as_string(hide_password=False))
-
-    def run(*words: str) -> Answer:
-        result = CliRunner().invoke(app, list(words))
-        return Answer(result.exit_code, result.stdout, result.stderr)
-
-    return run
 
 
 @pytest.fixture

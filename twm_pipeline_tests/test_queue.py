@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from twm_pipeline.cli.app import app
@@ -25,6 +22,7 @@ from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline.records import Hint
 from twm_pipeline.settings import load_settings
 from twm_pipeline.spool import Spool
+from twm_pipeline_tests.commands import Answer, Twm
 from twm_pipeline_tests.factories import make_envelope
 from twm_pipeline_tests.spools import fail, put, take
 
@@ -32,31 +30,10 @@ PARKED = "set-aside:missive/emails/m/1"
 HOUR = timedelta(hours=1)
 
 
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Queue = Callable[..., Answer]
-
-
 @pytest.fixture
-def queue(database: URL, empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> Queue:
-    """Run a command of `twm queue` in this process, on databases and a spool of this test's own."""
-    monkeypatch.setenv("PG_DSN", database.render_as_string(hide_password=False))
-    monkeypatch.setenv("DAGSTER_PG_URL", empty_database.render_as_string(hide_password=False))
-
-    def run(*words: str) -> Answer:
-        result = CliRunner().invoke(app, ["queue", *words])
-        return Answer(result.exit_code, click.unstyle(result.stdout), click.unstyle(result.stderr))
-
-    return run
+def queue(twm: Twm) -> Twm:
+    """Return what runs a command of `twm queue`."""
+    return partial(twm, "queue")
 
 
 @pytest.fixture

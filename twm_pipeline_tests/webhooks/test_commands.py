@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-import click
 import pytest
 import requests
-from sqlalchemy import URL
-from typer.testing import CliRunner
 
-from twm_pipeline.cli.app import app
 from twm_pipeline.cli.output import FAILED, MISUSED, OK, TO_BE_CHANGED
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
 from twm_pipeline.settings import load_settings
 from twm_pipeline.sources.missive_hooks import API_EVENTS
 from twm_pipeline.sources.teamwork_hooks import EVENTS
 from twm_pipeline.webhooks.secrets import HookSecrets
+from twm_pipeline_tests.commands import Twm
 
 PUBLIC_URL = "https://sync.example.com"
 SECRET = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Webhooks = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -47,11 +30,9 @@ def box() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def webhooks(box: Sandbox, database: URL, empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> Webhooks:
-    """Run a command of `twm webhooks` in this process, on databases of this test's own and a sandbox."""
+def webhooks(box: Sandbox, twm: Twm, monkeypatch: pytest.MonkeyPatch) -> Twm:
+    """Return what runs a command of `twm webhooks` against a sandbox."""
     for name, value in {
-        "PG_DSN": database.render_as_string(hide_password=False),
-        "DAGSTER_PG_URL": empty_database.render_as_string(hide_password=False),
         "TEAMWORK_BASE_URL": box.teamwork_url,
         "TEAMWORK_API_KEY": box.teamwork_key,
         "MISSIVE_BASE_URL": box.missive_url,
@@ -60,12 +41,7 @@ def webhooks(box: Sandbox, database: URL, empty_database: URL, monkeypatch: pyte
         "PUBLIC_URL": PUBLIC_URL,
     }.items():
         monkeypatch.setenv(name, value)
-
-    def run(*words: str) -> Answer:
-        result = CliRunner().invoke(app, ["webhooks", *words])
-        return Answer(result.exit_code, click.unstyle(result.stdout), click.unstyle(result.stderr))
-
-    return run
+    return partial(twm, "webhooks")
 
 
 @pytest.mark.parametrize("name", ["list", "register", "repair", "remove"])
