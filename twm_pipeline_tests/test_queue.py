@@ -22,7 +22,7 @@ from twm_pipeline.mirror.set_aside import SetAside, set_aside
 from twm_pipeline.records import Hint
 from twm_pipeline.settings import load_settings
 from twm_pipeline.spool import Spool
-from twm_pipeline_tests.commands import Answer, Twm
+from twm_pipeline_tests.commands import Answer, Twm, run_plainly
 from twm_pipeline_tests.factories import make_envelope
 from twm_pipeline_tests.spools import fail, put, take
 
@@ -31,9 +31,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def queue(twm: Twm) -> Twm:
+def queue(own_databases: None) -> Twm:
     """Return what runs a command of `twm queue`."""
-    return partial(twm, "queue")
+    return partial(run_plainly, "queue")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from twm_pipeline.settings import load_settings
 from twm_pipeline.sources.missive_hooks import API_EVENTS
 from twm_pipeline.sources.teamwork_hooks import EVENTS
 from twm_pipeline.webhooks.secrets import HookSecrets
-from twm_pipeline_tests.commands import Twm
+from twm_pipeline_tests.commands import Twm, run_plainly
 
 PUBLIC_URL = "https://sync.example.com"
 SECRET = re.compile(r"[0-9a-f]{64}")
@@ -30,7 +30,7 @@ def box() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def webhooks(box: Sandbox, twm: Twm, monkeypatch: pytest.MonkeyPatch) -> Twm:
+def webhooks(box: Sandbox, own_databases: None, monkeypatch: pytest.MonkeyPatch) -> Twm:
     """Return what runs a command of `twm webhooks` against a sandbox."""
     for name, value in {
         "TEAMWORK_BASE_URL": box.teamwork_url,
@@ -41,7 +41,7 @@ def webhooks(box: Sandbox, twm: Twm, monkeypatch: pytest.MonkeyPatch) -> Twm:
         "PUBLIC_URL": PUBLIC_URL,
     }.items():
         monkeypatch.setenv(name, value)
-    return partial(twm, "webhooks")
+    return partial(run_plainly, "webhooks")
 
 
 @pytest.mark.parametrize("name", ["list", "register", "repair", "remove"])
