@@ -9,9 +9,10 @@ import typer
 from twm_pipeline.cli import output
 from twm_pipeline.cli.help import Group
 from twm_pipeline.cli.mirror import opened_mirror
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.cli.output import print_table, say
 from twm_pipeline.cli.runs import report_problems, run_jobs
-from twm_pipeline.cli.status import SANDBOX_OPTION, attachments_line, settings_for
+from twm_pipeline.cli.status import attachments_line
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.mirror.attachments import list_failed, read_attachments
 from twm_pipeline.records import Json
@@ -34,9 +35,6 @@ LIST_HELP = """Show how many files are stored, and those that could not be, with
 Examples: twm attachments list · twm attachments list --json | jq '.failed[].reason'
 """
 SHOWN = 50
-
-OfSandbox = Annotated[bool, SANDBOX_OPTION]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def register(app: typer.Typer) -> None:

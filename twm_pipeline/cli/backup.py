@@ -9,7 +9,7 @@ import typer
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import embedded_while_needed, opened_mirror
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.db import back_up, mirror_url
 from twm_pipeline.db import restore as restore_into
 from twm_pipeline.mirror.status import count_tables
@@ -38,8 +38,8 @@ def register(app: typer.Typer) -> None:
 def backup(
     file: Annotated[Path, typer.Argument(help="The file to write.")],
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the mirror into a file."""
     settings = settings_for(sandbox=sandbox)
@@ -54,8 +54,8 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="A file of twm backup.")],
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fill an empty mirror from a file."""
     settings = settings_for(sandbox=sandbox)

@@ -9,7 +9,7 @@ import typer
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.mirror.findings import Finding, Verdict
 from twm_pipeline.settings import Settings
 from twm_pipeline.sync.accounts import configured_sources
@@ -36,10 +36,10 @@ def register(app: typer.Typer) -> None:
 
 def check(
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
+    sandbox: OfSandbox = False,
     sample: Annotated[bool, typer.Option(help="Read a sample again; without it no vendor is asked.")] = True,
     everything: Annotated[bool, typer.Option("--all", help="Show what is in order, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check everything."""
     settings = settings_for(sandbox=sandbox)

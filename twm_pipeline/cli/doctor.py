@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from twm_pipeline.attachments import open_store
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import embedded_while_needed, opened_mirror
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.db import connect_database, dagster_url
 from twm_pipeline.errors import AccessError, TwmError
 from twm_pipeline.labels import load_categories
@@ -69,8 +69,8 @@ def doctor(
     probe: Annotated[
         bool, typer.Option("--probe", help="Also answer the open questions on this account.")
     ] = False,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Test everything."""
     settings = settings_for(sandbox=sandbox)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.cli.runs import report_problems, run_jobs
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.records import Json
 
 HELP = """Compute the insights now: what happened each day, how long replies take, how tasks flow.
@@ -31,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def insights(
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compute them."""
     results = run_jobs(settings_for(sandbox=sandbox), [insights_request()])

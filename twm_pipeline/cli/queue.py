@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from twm_pipeline.cli import output
 from twm_pipeline.cli.help import Group
 from twm_pipeline.cli.mirror import opened_mirror
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.cli.output import complain, print_table, say
 from twm_pipeline.cli.queue_items import Delivery, Item, chosen, parked_id
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.errors import TwmError
 from twm_pipeline.mirror.status import read_set_aside
 from twm_pipeline.records import SOURCES, Json, Origin
@@ -61,14 +61,11 @@ Examples: twm queue discard 3f9c · twm queue discard 3f9c set-aside:teamwork/ta
 twm queue discard --all-dead --yes
 """
 
-JSON_OPTION = typer.Option("--json", help="Print the result as JSON.")
 ID_HELP = "The beginning of an id, a whole file name, or set-aside:SOURCE/STREAM/ID."
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help=ID_HELP)]
 SomeIds = Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help=ID_HELP)]
 AllDead = Annotated[bool, typer.Option("--all-dead", help="Every delivery that was given up.")]
-AsJson = Annotated[bool, JSON_OPTION]
-OfSandbox = Annotated[bool, SANDBOX_OPTION]
 
 
 def register(app: typer.Typer) -> None:

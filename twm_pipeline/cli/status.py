@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 from sqlalchemy import URL
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.cli.output import print_table, say
-from twm_pipeline.cli.sandbox import folder, remembered_place, sandbox_settings
 from twm_pipeline.db import embedded_server
 from twm_pipeline.records import Json
-from twm_pipeline.settings import Settings, load_settings
+from twm_pipeline.settings import Settings
 from twm_pipeline.status.figures import read_figures
 from twm_pipeline.status.words import span
 
@@ -22,8 +21,6 @@ HELP = """Show rows, checkpoints, lag, deliveries, set-aside records, budgets an
 
 Examples: twm status · twm status --json | jq '.sources[].lag_seconds' · twm status --sandbox
 """
-
-SANDBOX_OPTION = typer.Option("--sandbox", help="On the sandbox instead of the real accounts.")
 
 
 def register(app: typer.Typer) -> None:
@@ -33,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def status(
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the state of the mirror."""
     settings = settings_for(sandbox=sandbox)
@@ -58,16 +55,6 @@ def status(
     if found["airtable"]:
         _show_airtable(found["airtable"])
     _show_database(found["database"])
-
-
-def settings_for(*, sandbox: bool) -> Settings:
-    """Return the settings, or those of the sandbox where it is asked for and has been started before."""
-    settings = load_settings()
-    if not sandbox:
-        return settings
-    if not (folder(settings) / "sandbox.json").exists():
-        raise typer.BadParameter("there is no sandbox yet; `twm up --sandbox` starts one")
-    return sandbox_settings(settings, remembered_place(settings))
 
 
 def collect(settings: Settings) -> Json:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from twm_pipeline.cli import output
+from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
 from twm_pipeline.cli.runs import report_problems, run_jobs
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings, parse_since
@@ -51,8 +51,8 @@ def sync(  # noqa: PLR0913 - each is an option of the command
     check_all: Annotated[
         bool, typer.Option("--check-all", help="Look at all of Airtable's records too, a hundred a call.")
     ] = False,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read what changed, now."""
     if since is not None and full:

@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
+from twm_pipeline.cli.options import AsJson, OfSandbox, Sources, settings_for
 from twm_pipeline.cli.runs import report_problems, run_jobs
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
 from twm_pipeline.cli.sync import LONGEST_RUN_SECONDS, choose_sources
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.schema import categorize as apply_categories
@@ -19,8 +19,6 @@ from twm_pipeline.mirror.status import count_tables
 from twm_pipeline.mirror.tables import TABLES, Table
 from twm_pipeline.records import Json
 from twm_pipeline.sync.reparse import Reparsed, reparse_table
-
-JSON_OPTION = typer.Option("--json", help="Print the result as JSON.")
 
 RECONCILE_HELP = """Sweep the vendors completely and repair what no poll can see, such as vanished rows.
 
@@ -55,9 +53,7 @@ def register(app: typer.Typer) -> None:
 
 
 def reconcile(  # noqa: PLR0913 - each is an option of the command
-    sources: Annotated[
-        list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")
-    ] = None,
+    sources: Sources = None,
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything, keep nothing, say what would change.")
@@ -68,8 +64,8 @@ def reconcile(  # noqa: PLR0913 - each is an option of the command
     confirm_deletions: Annotated[
         bool, typer.Option("--confirm-deletions", help="Believe more deletions than 5 % of a table.")
     ] = False,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sweep the vendors completely."""
     settings = settings_for(sandbox=sandbox)
@@ -117,8 +113,8 @@ def _show_sweeps(sweeps: list[Json], *, dry_run: bool) -> None:
 
 def categorize(
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Apply the categories file again."""
     settings = settings_for(sandbox=sandbox)
@@ -141,8 +137,8 @@ def reparse(
         list[str] | None, typer.Argument(help="Such as teamwork.tasks; all of them if none is named.")
     ] = None,
     *,
-    sandbox: Annotated[bool, SANDBOX_OPTION] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    sandbox: OfSandbox = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fill the columns anew from the stored JSON."""
     chosen = _choose_tables(tables)

@@ -13,7 +13,7 @@ import typer
 from twm_pipeline.cli import output
 from twm_pipeline.cli.help import Group
 from twm_pipeline.cli.mirror import opened_mirror
-from twm_pipeline.cli.status import SANDBOX_OPTION, settings_for
+from twm_pipeline.cli.options import AsJson, OfSandbox, Sources, settings_for
 from twm_pipeline.cli.sync import choose_sources
 from twm_pipeline.errors import (
     AccessError,
@@ -72,10 +72,7 @@ DONE = {
 Result = TypeVar("Result")
 Answers = Mapping[Source, "Result | TwmError"]
 
-Sources = Annotated[list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-OfSandbox = Annotated[bool, SANDBOX_OPTION]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
