@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from twm_pipeline.cli import INTERRUPTED, TERMINATED, Terminated
+from twm_pipeline.cli import INTERRUPTED, TERMINATED, Terminated, output
 from twm_pipeline.cli import runs as cli_runs
 from twm_pipeline.cli import sync as cli_sync
 from twm_pipeline.cli import up as cli_up
@@ -414,6 +414,41 @@ def test_a_terminal_shows_how_far_it_is_and_what_is_piped_is_plain(box, engine, 
     assert "\x1b[" in words
     assert "\x1b" not in out
     assert out.startswith("Parsed again\n")
+
+
+def test_what_is_said_beside_a_bar_has_a_line_of_its_own():
+    ours, theirs = os.openpty()
+    shown: list[bytes] = []
+    reader = threading.Thread(target=read_terminal, args=(ours, shown))
+    lines = (
+        "with output.progress('waiting'):",
+        "    output.say('said')",
+        "    output.complain('complained')",
+    )
+    command = [sys.executable, "-c", "\n".join(["from twm_pipeline.cli import output", *lines])]
+    env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen(command, env=env, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        reader.start()
+        process.wait(60)
+    reader.join(60)
+    os.close(ours)
+
+    told = b"".join(shown).decode()
+    assert "\x1b[2Ksaid\r\n" in told
+    assert "\x1b[2Kcomplained\r\n" in told
+
+
+def test_what_is_said_beside_a_bar_stays_in_the_pipe(monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # standard error is a terminal, standard output is not
+
+    with output.progress("waiting") as show:
+        show("still [waiting]", done=1, total=2)
+        output.say("said")
+
+    told = capsys.readouterr()
+    assert told.out == "said\n"
+    assert "still [waiting]" in told.err
 
 
 def test_reparse_of_an_unknown_table_lists_the_known_ones(twm):

@@ -74,7 +74,5 @@ def _without(figures: Json, names: Sequence[str]) -> Json:
 
 
 def _in_words(figures: Json) -> str:
-    words = {
-        name.replace("_7_days", " in 7 days").replace("_", " "): value for name, value in figures.items()
-    }
+    words = {name.replace("_7_days", " (7 days)").replace("_", " "): value for name, value in figures.items()}
     return " · ".join(f"{name}: {value:,g}" for name, value in words.items())

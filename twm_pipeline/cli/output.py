@@ -17,6 +17,8 @@ from twm_pipeline import logs
 
 OK, FAILED, MISUSED, TO_BE_CHANGED = 0, 1, 2, 3
 
+_BARS: list[Console] = []
+"""The console of the bar that is shown, if one is: lines beside it have to go through it."""
 PLAIN_WIDTH = 160
 """Columns of a table without a terminal: whoever reads a log wants the words whole."""
 
@@ -33,6 +35,8 @@ def err() -> Console:
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
+    if _BARS and stream.isatty():
+        return _BARS[-1]
     width = None if stream.isatty() else PLAIN_WIDTH
     return Console(file=stream, highlight=False, soft_wrap=True, width=width)
 
@@ -60,14 +64,19 @@ def progress(words: str) -> Iterator[Show]:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # what is piped stays in its pipe
+        redirect_stdout=False,  # what is piped stays in its pipe
+        redirect_stderr=False,
     ) as bars:
         bar = bars.add_task(words, total=None)
 
         def show(words: str, *, done: int | None = None, total: int | None = None) -> None:
             bars.update(bar, description=printable(words), completed=done or 0, total=total)
 
-        yield show
+        _BARS.append(console)
+        try:
+            yield show
+        finally:
+            _BARS.pop()
 
 
 def say(text: str) -> None:

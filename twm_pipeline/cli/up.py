@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import sys
 import tempfile
 import time
 import urllib.error
@@ -131,9 +132,10 @@ def _sync_once(settings: Settings, *, as_json: bool) -> int:
 
 
 def _say_what_next(settings: Settings) -> None:
-    """Say how to look at what was read."""
+    """Say how to look at what was read, by the name under which this command was called."""
+    twm = sys.argv[0] if Path(sys.argv[0]).name == "twm" else "twm"
     option = " --sandbox" if settings.budget_time_scale != 1 else ""
-    say(f"Look at it: `twm up{option}` (in a browser), `twm status{option}` (rows, and how to connect).")
+    say(f"Look at it: `{twm} up{option}` (in a browser), `{twm} status{option}` (rows, and how to connect).")
 
 
 def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, port: int) -> int:

@@ -136,6 +136,8 @@ def test_an_alert_asks_only_for_what_is_exposed(rule):
     for name, matchers in asked:
         wanted = set(re.findall(r"(\w+)(?:!=|=~|=)", matchers))
         assert name in SCRAPED_BY_PROMETHEUS or wanted <= labels[name]
+    for name, grouped in re.findall(r"by \(([^)]*)\) \((?:\w+\()?(twm_\w+)", rule["expr"]):
+        assert set(name.split(", ")) <= labels[grouped]
     used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert used <= set.union(*(labels.get(name, set()) for name, _ in asked))
 
