@@ -189,26 +189,7 @@ def still_missing(connection: Connection, table: Table, ids: Sequence[Any]) -> l
 def merge(connection: Connection, old_id: str, new_id: str, *, seq: int, at: datetime) -> None:
     """Record that *old_id* answers as *new_id*, and move its children; the newest observation wins."""
     values = {"old": old_id, "new": new_id, "seq": seq, "at": at}
-    connection.execute(
-        text(
-            "INSERT INTO missive.conversation_aliases AS a (old_id, new_id, observed_seq)"
-            " VALUES (:old, :new, :seq) ON CONFLICT (old_id) DO UPDATE SET new_id = excluded.new_id,"
-            " observed_seq = excluded.observed_seq, seen_at = now()"
-            " WHERE a.observed_seq < excluded.observed_seq"
-        ),
-        values,
-    )
-    # What was merged into the old one before goes with it; a conversation is no alias of itself.
-    connection.execute(
-        text("DELETE FROM missive.conversation_aliases WHERE old_id = :new AND observed_seq < :seq"), values
-    )
-    connection.execute(
-        text(
-            "UPDATE missive.conversation_aliases SET new_id = :new, observed_seq = :seq, seen_at = now()"
-            " WHERE new_id = :old AND observed_seq < :seq"
-        ),
-        values,
-    )
+    _note_alias(connection, values)
     connection.execute(
         text(
             "UPDATE missive.conversations SET merged_into = :new, observed_seq = :seq, synced_at = now()"
@@ -232,6 +213,29 @@ def merge(connection: Connection, old_id: str, new_id: str, *, seq: int, at: dat
             ),
             values,
         )
+
+
+def _note_alias(connection: Connection, values: Mapping[str, Any]) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO missive.conversation_aliases AS a (old_id, new_id, observed_seq)"
+            " VALUES (:old, :new, :seq) ON CONFLICT (old_id) DO UPDATE SET new_id = excluded.new_id,"
+            " observed_seq = excluded.observed_seq, seen_at = now()"
+            " WHERE a.observed_seq < excluded.observed_seq"
+        ),
+        values,
+    )
+    # What was merged into the old one before goes with it; a conversation is no alias of itself.
+    connection.execute(
+        text("DELETE FROM missive.conversation_aliases WHERE old_id = :new AND observed_seq < :seq"), values
+    )
+    connection.execute(
+        text(
+            "UPDATE missive.conversation_aliases SET new_id = :new, observed_seq = :seq, seen_at = now()"
+            " WHERE new_id = :old AND observed_seq < :seq"
+        ),
+        values,
+    )
 
 
 def unmerge(connection: Connection, ids: Sequence[str]) -> None:
