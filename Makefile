@@ -85,8 +85,8 @@ lock: ## write requirements/ anew (needs uv); UPGRADE=1 takes newer versions
 format: setup ## bring the code into its form, write .env.example and docs/configuration.md anew
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/python -c 'from twm_pipeline.settings import env_example; print(env_example(), end="")' > .env.example
-	$(BIN)/python -c 'from twm_pipeline.settings import configuration_page; print(configuration_page(), end="")' \
+	$(BIN)/python -c 'from twm_pipeline.settings_pages import env_example; print(env_example(), end="")' > .env.example
+	$(BIN)/python -c 'from twm_pipeline.settings_pages import configuration_page; print(configuration_page(), end="")' \
 	    > docs/configuration.md
-	$(BIN)/python -c 'from pathlib import Path; from twm_pipeline.settings import with_settings_table; \
+	$(BIN)/python -c 'from pathlib import Path; from twm_pipeline.settings_pages import with_settings_table; \
 	    page = Path("README.md"); page.write_text(with_settings_table(page.read_text()))'

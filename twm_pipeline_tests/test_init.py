@@ -18,7 +18,7 @@ from twm_pipeline.cli.app import app
 from twm_pipeline.cli.env_file import with_values, write_env
 from twm_pipeline.cli.output import OK
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
-from twm_pipeline.settings import env_example
+from twm_pipeline.settings_pages import env_example
 
 SETTINGS = ("PG_DSN", "TEAMWORK_BASE_URL", "TEAMWORK_API_KEY", "MISSIVE_API_TOKEN", "TIMEZONE")
 

@@ -9,16 +9,8 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from twm_pipeline.errors import ConfigError
-from twm_pipeline.settings import (
-    PROJECT_DIR,
-    Settings,
-    configuration_page,
-    env_example,
-    environment_of,
-    load_settings,
-    parse_since,
-    with_settings_table,
-)
+from twm_pipeline.settings import PROJECT_DIR, Settings, environment_of, load_settings, parse_since
+from twm_pipeline.settings_pages import configuration_page, env_example, with_settings_table
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 

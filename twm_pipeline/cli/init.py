@@ -17,7 +17,8 @@ from twm_pipeline.cli.doctor import Finding, examine_airtable, examine_vendor
 from twm_pipeline.cli.env_file import with_values, write_env
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.errors import ConfigError, TwmError
-from twm_pipeline.settings import PROJECT_DIR, Settings, env_example, load_settings
+from twm_pipeline.settings import PROJECT_DIR, Settings, load_settings
+from twm_pipeline.settings_pages import env_example
 
 HELP = """Ask for accounts and addresses, test each answer live, and write .env.
 
