@@ -81,6 +81,12 @@ def waiting_set_aside(connection: Connection, source: Origin, stream: str, ids: 
     return {row.object_id for row in rows}
 
 
+def count_set_aside(connection: Connection, source: Origin, stream: str) -> int:
+    """Return how many records of a stream are set aside."""
+    query = text("SELECT count(*) FROM twm.set_aside WHERE source = :source AND stream = :stream")
+    return int(connection.execute(query, {"source": source, "stream": stream}).scalar_one())
+
+
 def reasons_set_aside(
     connection: Connection, source: Origin, ids: Iterable[str]
 ) -> dict[tuple[str, str], str]:

@@ -35,6 +35,7 @@ from twm_pipeline.mirror.published import (
 )
 from twm_pipeline.mirror.set_aside import (
     SetAside,
+    count_set_aside,
     due_set_aside,
     resolve_set_aside,
     set_aside,
@@ -62,7 +63,8 @@ SOURCE: Origin = "airtable"
 RECORDS_PER_CALL = 10
 ROWS_AT_ONCE = 500
 MOST_REFUSED = 30
-"""Refused records of a run, more than land, after which no more are tried: each costs several calls."""
+"""Refused records, one after the other or more than land, after which no more are tried: each costs several
+calls, and where a base is full every one is refused."""
 
 
 @dataclass(kw_only=True)
@@ -84,6 +86,9 @@ class ViewPublisher:
         self.report = self.publisher.reports[self.view]
         self.zone = ZoneInfo(self.publisher.settings.timezone)
         self._reading = self.publisher.reading
+        self._in_a_row = 0
+        with self._reading() as connection:
+            self._patience = max(MOST_REFUSED - count_set_aside(connection, SOURCE, self.view), 1)
 
     @property
     def layout(self) -> Layout:
@@ -246,6 +251,7 @@ class ViewPublisher:
         except RequestRefusedError as error:
             self._divide(writes, error, entries)
             return
+        self._in_a_row = 0
         created = sum(is_new for _, is_new in made)
         self.report.created += created
         self.report.updated += len(made) - created
@@ -348,7 +354,9 @@ class ViewPublisher:
             parked = Published(row_id=write.row_id, record_id=write.record_id, cells_hash=None)
             save_published(connection, self.base, self.view, [parked])
             remove_changes(connection, _entries_of([write.row_id], entries))
-        if self.report.set_aside >= max(MOST_REFUSED, self.report.created + self.report.updated):
+        self._in_a_row += 1
+        landed = self.report.created + self.report.updated
+        if self._in_a_row >= self._patience or self.report.set_aside >= max(MOST_REFUSED, landed):
             msg = f"Airtable refuses record after record of {self.view}, the last one with: {reason}"
             raise RequestRefusedError(msg)
 

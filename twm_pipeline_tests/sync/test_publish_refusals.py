@@ -150,6 +150,25 @@ def test_when_nearly_everything_is_refused_publishing_stops_and_says_so(make_bas
     assert base.waits() > 0
 
 
+def test_a_base_that_is_full_costs_few_calls(make_base):
+    base = make_base(tasks=250, conversations=3)
+    base.control.set_answer("airtable.records_per_base", 100)
+    with pytest.raises(RequestRefusedError, match="RECORD_LIMIT_EXCEEDED"):
+        base.tasks()
+    first = len(base.requests())
+
+    with pytest.raises(RequestRefusedError, match="RECORD_LIMIT_EXCEEDED"):
+        base.tasks()
+
+    assert first < 100
+    assert len(base.requests()) < 20
+    base.control.set_answer("airtable.records_per_base", 0)
+    base.execute("UPDATE twm.set_aside SET next_attempt_at = now()")
+    base.tasks()
+    assert not base.set_aside()
+    assert len(base.records()) == len(base.task_ids())
+
+
 def test_after_a_429_the_base_is_silent_until_the_penalty_is_over(make_base):
     scale = 60.0
     base = make_base(tasks=100)
