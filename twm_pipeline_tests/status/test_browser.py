@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from twm_pipeline.insights.flow import task_flow
 from twm_pipeline.settings import Settings
 from twm_pipeline.status import board, page
 from twm_pipeline_tests.chromium import Tab, chromium
@@ -155,6 +156,17 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(tab, live, tmp_path)
 
     assert tab.ask("document.documentElement.scrollWidth") == PHONE
     assert tab.ask(TINY) == []
+
+
+@pytest.mark.parametrize("width", [PHONE, 1280])
+def test_plots_are_large_enough_to_be_read_everywhere(tab, live, filled, engine, width):
+    task_flow(engine, filled)
+    tab.use(width=width, height=740)
+    tab.open(live.url)
+
+    assert tab.ask("document.querySelector('.plots img').getBoundingClientRect().width") > 500
+    assert tab.ask("document.documentElement.scrollWidth") == width
+    assert tab.ask("getComputedStyle(document.querySelector('#insights')).marginTop") == "20px"
 
 
 def test_it_is_clean_for_a_screen_reader(tab, live):
