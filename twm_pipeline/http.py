@@ -283,7 +283,8 @@ class VendorSession:
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             # ValueError: a redirect to what is no address. The library's text may repeat the address with
             # its query; the class says enough.
-            msg = f"{self._words(request)}: no complete answer ({type(error).__name__})"
+            where = f"from {self.base_url} ({type(error).__name__})"
+            msg = f"{self._words(request)}: no complete answer {where}"
             raise UnansweredError(msg) from error
 
     def _read(self, request: _Request, response: requests.Response, body: bytes, permit: Permit) -> Reply:

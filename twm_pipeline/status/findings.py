@@ -48,6 +48,7 @@ def find(figures: Json) -> list[Finding]:
     for source in figures["sources"]:
         if source["configured"]:
             found += [*_of_source(source, figures["taken_at"]), *_of_budgets(source), *_of_hooks(source)]
+            found += [] if figures["problem"] else _of_import(source)
         found += _of_spool(source)
     if figures["attachments"]:
         found += _of_attachments(figures["attachments"])
@@ -108,6 +109,22 @@ def _of_source(source: Json, now: datetime) -> Iterator[Finding]:
     if count := source["set_aside"]["count"]:
         text = f"{count_of(count, 'record')} set aside with a reason; each is tried again by itself."
         yield Finding(name="RecordsSetAside", level="note", text=text, subject=name)
+
+
+def _of_import(source: Json) -> Iterator[Finding]:
+    name = source["source"].capitalize()
+    if source["account"] is None:
+        text = (
+            "Nothing of it has been read yet. If this does not change within a minute or two, the last run in"
+            " Dagster's UI says why, and so does `twm doctor`."
+        )
+        yield Finding(name="SourceUnread", level="warn", text=text, subject=name)
+    elif source["last_success_at"] is None and not source["last_error"]:
+        text = "The first pass is under way: what is shown is not complete yet."
+        yield Finding(name="SourceUnread", level="warn", text=text, subject=name)
+    elif any(item["more_to_read"] for item in source["checkpoints"]):
+        text = "History is still being read; what changes now is read first."
+        yield Finding(name="HistoryPending", level="note", text=text, subject=name)
 
 
 def _of_budgets(source: Json) -> Iterator[Finding]:

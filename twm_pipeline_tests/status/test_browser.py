@@ -78,7 +78,7 @@ def test_everything_is_there_without_scripts(tab, live, tmp_path):
     shown_text = tab.ask("document.body.innerText")
 
     assert not tab.ask("document.body.classList.contains('scripted')")
-    for words in ("7 things need attention", "Request budget", "Set aside", "Receiver and disk", "4711"):
+    for words in ("8 things need attention", "Request budget", "Set aside", "Receiver and disk", "4711"):
         assert words in shown_text
 
 
@@ -109,9 +109,9 @@ def test_a_change_of_the_verdict_is_announced_and_nothing_else_is(tab, live, eng
         connection.execute(text("UPDATE twm.sources SET last_success_at = now(), last_error = NULL"))
     tab.wait_for("document.getElementById('told').textContent !== ''")
 
-    assert tab.ask("document.getElementById('told').textContent") == "5 things need attention"
+    assert tab.ask("document.getElementById('told').textContent") == "6 things need attention"
     assert tab.ask("document.getElementById('told').getAttribute('role')") == "status"
-    assert tab.ask("document.title").startswith("(5) ")
+    assert tab.ask("document.title").startswith("(6) ")
 
 
 def test_a_page_that_answers_no_more_says_so(tab, filled, monkeypatch):

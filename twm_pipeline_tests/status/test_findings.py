@@ -38,7 +38,26 @@ CASES = {
     "a little behind": ({"teamwork": {"lag_seconds": 600.0}}, []),
     "behind": ({"teamwork": {"lag_seconds": 601.0}}, [("SourceLate", "warn", "Teamwork")]),
     "far behind": ({"missive": {"lag_seconds": 3601.0}}, [("SourceLate", "bad", "Missive")]),
-    "never complete": ({"missive": {"lag_seconds": None, "last_success_at": None}}, []),
+    "read for the first time": (
+        {"missive": {"lag_seconds": None, "last_success_at": None}},
+        [("SourceUnread", "warn", "Missive")],
+    ),
+    "never read": (
+        {"missive": {"lag_seconds": None, "last_success_at": None, "account": None}},
+        [("SourceUnread", "warn", "Missive")],
+    ),
+    "never read, and switched off": (
+        {"missive": {"lag_seconds": None, "account": None, "configured": False}},
+        [],
+    ),
+    "history is still to be read": (
+        {"missive": {"checkpoints": [{"more_to_read": False}, {"more_to_read": True}]}},
+        [("HistoryPending", "note", "Missive")],
+    ),
+    "PostgreSQL is away and nothing is known": (
+        {"problem": "It does not answer.", "missive": {"account": None}},
+        [("DatabaseDown", "bad", "Mirror")],
+    ),
     "behind, but switched off": ({"missive": {"lag_seconds": 9e9, "configured": False}}, []),
     "failed after the last success": (
         {"teamwork": {"last_error": "502", "last_error_at": NOW + timedelta(seconds=1)}},

@@ -65,7 +65,7 @@ def test_the_page_shows_what_there_is(page):
     text = Outline(page.get().text).text
 
     for words in (
-        "7 things need attention",
+        "8 things need attention",
         "The last complete pass ended 20 min ago",
         "The receiver does not answer on 127.0.0.1:9",
         "Rows 2",
@@ -79,6 +79,15 @@ def test_the_page_shows_what_there_is(page):
         "0 stored (0 B)",
     ):
         assert words in text
+
+
+def test_a_deployment_that_was_never_read_does_not_look_current(deployment, engine):
+    with shown(deployment) as page:
+        text = Outline(page.get().text).text
+
+    assert "Everything is current" not in text
+    assert text.count("Nothing of it has been read yet") == 2
+    assert "twm doctor" in text
 
 
 def test_a_budget_is_told_as_documented_where_its_clock_runs_faster(filled):
