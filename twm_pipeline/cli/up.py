@@ -10,6 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,8 @@ from twm_pipeline.sync.window import prepare
 PORT = 3000
 START_SECONDS = 120.0
 LOOK_SECONDS = 0.3
+SET_BACK_SECONDS = 30.0
+"""Less than this delays a schedule by no more than that."""
 
 HELP = """Start everything: PostgreSQL (unless PG_DSN names one), receiver, status page, Dagster and its UI.
 
@@ -158,7 +161,7 @@ def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, 
             with output.progress("registering hooks …"):
                 register_hooks(settings, simulated=bool(simulation))
             with output.progress("starting Dagster …"):
-                _start_dagster(settings, children, Path(folder), host=host, port=port)
+                restart_daemon = _start_dagster(settings, children, Path(folder), host=host, port=port)
                 _wait_until_up(children, host=host, port=port)
             say(f"Dagster's UI  http://{host}:{port}")
             say(f"Status page   {status_page_of(settings).url}")
@@ -166,7 +169,7 @@ def _serve(settings: Settings, simulation: list[processes.Child], *, host: str, 
                 say(f"Sandbox       {settings.teamwork_base_url} · about {CHANGES_PER_HOUR} changes an hour")
             say(f"Logs          {settings.twm_data_dir / 'logs'}")
             say("Ctrl-C stops everything.")
-            _stay([*children, *simulation])
+            _stay(children, simulation, on_clock_set_back=restart_daemon)
     except KeyboardInterrupt:
         say("Stopped.")
     return output.OK
@@ -183,21 +186,38 @@ def _with_ui(settings: Settings, *, host: str, port: int) -> Settings:
     return settings.model_copy(update={"dagster_ui_url": f"http://{shown}:{port}"})
 
 
-def _stay(children: list[processes.Child]) -> None:
-    """Stay while all of *children* live.
+def _stay(
+    children: list[processes.Child],
+    simulation: list[processes.Child],
+    *,
+    on_clock_set_back: Callable[[], None],
+) -> None:
+    """Stay while all children live.
 
     Raises:
         ChildEndedError: If one of them ends by itself.
     """
-    while all(child.process.poll() is None for child in children):
+    ahead = _ahead()
+    while all(child.process.poll() is None for child in (*children, *simulation)):
         time.sleep(LOOK_SECONDS)
-    raise _ended(children)
+        before, ahead = ahead, _ahead()
+        if ahead < before - SET_BACK_SECONDS:
+            on_clock_set_back()
+    raise _ended([*children, *simulation])
+
+
+def _ahead() -> float:
+    """Return by how much the machine's clock is ahead of one that nobody sets."""
+    return time.time() - time.monotonic()
 
 
 def _start_dagster(
     settings: Settings, children: list[processes.Child], folder: Path, *, host: str, port: int
-) -> None:
+) -> Callable[[], None]:
     """Start one server of the definitions and, using it, the webserver and the daemon.
+
+    The daemon remembers when each schedule is due, and goes by that when the machine's clock is set back; a
+    new one asks the storage (`defs/clocks.py`). Runs are the server's children, so they go on.
 
     Args:
         settings: Handed down to all of them.
@@ -205,6 +225,9 @@ def _start_dagster(
         folder: A private folder; the socket in it lets nobody else run code here.
         host: Where the webserver listens.
         port: And on which port.
+
+    Returns:
+        What starts the daemon anew.
     """
     env, logs = environment(settings), settings.twm_data_dir / "logs"
     code_socket = folder / f"code-{secrets.token_hex(4)}"
@@ -213,14 +236,23 @@ def _start_dagster(
     workspace.write_text(json.dumps({"load_from": [server]}))
     definitions = ["-m", "twm_pipeline.definitions", "--socket", str(code_socket)]
     form = ["--log-format", "json"] if settings.log_format == "json" else []
-    for name, command in (
-        ("code", ["-m", "dagster", "api", "grpc", *definitions, *form]),
-        ("daemon", ["-m", "dagster._daemon", "run", "-w", str(workspace), *form]),
-        ("webserver", ["-m", "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace), *form]),
-    ):
+    commands = {
+        "code": ["-m", "dagster", "api", "grpc", *definitions, *form],
+        "daemon": ["-m", "dagster._daemon", "run", "-w", str(workspace), *form],
+        "webserver": ["-m", "dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace), *form],
+    }
+    for name, command in commands.items():
         children.append(processes.start(name, command, env=env, logs=logs, cwd=PROJECT_DIR))
         if name == "code":
             _wait_for_file(code_socket, children)
+
+    def restart_daemon() -> None:
+        say("The machine's clock was set back: Dagster's daemon starts anew.")
+        place = next(number for number, child in enumerate(children) if child.name == "daemon")
+        processes.stop([children[place]])
+        children[place] = processes.start("daemon", commands["daemon"], env=env, logs=logs, cwd=PROJECT_DIR)
+
+    return restart_daemon
 
 
 def _wait_for_file(path: Path, children: list[processes.Child]) -> None:

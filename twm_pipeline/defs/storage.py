@@ -36,6 +36,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from twm_pipeline.db import dagster_url
+from twm_pipeline.defs.clocks import hide_the_future
 from twm_pipeline.settings import load_settings
 
 _Answers = Mapping[AssetCheckKey, AssetCheckExecutionRecord]
@@ -84,6 +85,7 @@ class TwmStorage(_PlacedBySettings, DagsterPostgresStorage):
             part._engine = engine  # noqa: SLF001 - it offers no other way
             for question in SETTLED & set(dir(part)):
                 setattr(part, question, _once_true(getattr(part, question)))
+        hide_the_future(storage._schedule_storage)
         events = storage._event_log_storage
         events.get_latest_asset_check_execution_by_key = _until_the_next(  # type: ignore[method-assign]  # as above
             events.get_latest_asset_check_execution_by_key

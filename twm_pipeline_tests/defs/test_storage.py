@@ -18,6 +18,21 @@ import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._daemon.sensor import get_elapsed
 from dagster._serdes import serialize_value
 from sqlalchemy import URL
 
@@ -273,3 +288,66 @@ def ask_for_runs(port: int, server: subprocess.Popen[bytes]) -> list[dict[str, s
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.3)
     pytest.fail("dagster dev does not answer")
+
+
+AHEAD = 3600.0
+
+
+def instigator(kind: InstigatorType) -> RemoteInstigatorOrigin:
+    code = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="x"), "x")
+    return RemoteInstigatorOrigin(RemoteRepositoryOrigin(code, "x"), f"a_{kind.value.lower()}")
+
+
+def note(instance: dg.DagsterInstance, kind: InstigatorType, moment: float) -> InstigatorState:
+    """Note that a schedule or sensor was looked at, and return what Dagster's daemon then finds."""
+    data = (
+        SensorInstigatorData(last_tick_timestamp=moment, last_tick_start_timestamp=moment)
+        if kind is InstigatorType.SENSOR
+        else ScheduleInstigatorData("* * * * *", start_timestamp=moment, last_iteration_timestamp=moment)
+    )
+    state = InstigatorState(instigator(kind), kind, InstigatorStatus.RUNNING, data)
+    instance.add_instigator_state(state)
+    tick = TickData(
+        instigator_origin_id=state.instigator_origin_id,
+        instigator_name=state.name,
+        instigator_type=kind,
+        status=TickStatus.SKIPPED,
+        timestamp=moment,
+        selector_id=state.selector_id,
+    )
+    instance.create_tick(tick)
+    [found] = instance.all_instigator_state()
+    alone = instance.get_instigator_state(state.instigator_origin_id, state.selector_id)
+    assert alone is not None
+    assert moments(alone) == pytest.approx(moments(found), abs=1)
+    return found
+
+
+def moments(state: InstigatorState) -> list[float]:
+    data = state.instigator_data
+    assert data is not None
+    return [item for item in data if isinstance(item, float)]
+
+
+@pytest.mark.parametrize("kind", [InstigatorType.SENSOR, InstigatorType.SCHEDULE])
+def test_what_was_noted_before_the_clock_was_set_back_keeps_nothing_from_starting(instance, kind):
+    now = time.time()
+
+    found = note(instance, kind, now + AHEAD)
+
+    if kind is InstigatorType.SENSOR:
+        assert get_elapsed(found) is None  # it is due
+        assert moments(found) == []
+    else:  # the minute that has begun since is due, and not all since 1970
+        assert moments(found) == pytest.approx([now - 120, now - 120], abs=30)
+    assert instance.get_ticks(found.instigator_origin_id, found.selector_id, limit=1) == []
+
+
+@pytest.mark.parametrize("kind", [InstigatorType.SENSOR, InstigatorType.SCHEDULE])
+def test_what_was_noted_just_now_stays_as_it_is(instance, kind):
+    now = time.time()
+
+    found = note(instance, kind, now)
+
+    assert set(moments(found)) == {now}
+    assert len(instance.get_ticks(found.instigator_origin_id, found.selector_id, limit=1)) == 1

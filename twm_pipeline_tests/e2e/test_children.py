@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from twm_pipeline.cli import processes, up
 
 # Starts a child, which starts a grandchild; prints the numbers of both and of the watchman, then waits.
 PARENT = """
@@ -67,3 +71,24 @@ def test_children_that_were_stopped_leave_no_watchman(parent):
     assert alive == []
     assert parent.stdout.readline() == "[]\n"
     assert parent.poll() is None
+
+
+@pytest.mark.parametrize(("jump", "times"), [(-3600, 1), (3600, 0), (-5, 0)])
+def test_the_daemon_starts_anew_when_the_clock_is_set_back(tmp_path, monkeypatch, jump, times):
+    """The jump comes between two looks; the child ends after some more of them."""
+    looks, real, anew = itertools.count(), time.time, []
+    code = "import sys; sys.stdin.readline()"
+    child = processes.start("one", ["-c", code], env=dict(os.environ), logs=tmp_path, answers=True)
+
+    def clock() -> float:
+        look = next(looks)
+        if look == 4:
+            child.process.communicate()  # its input ends, and so does it
+        return real() + (jump if look >= 2 else 0)
+
+    monkeypatch.setattr(up, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(time, "time", clock)
+    with processes.stopped_at_the_end([child]), pytest.raises(up.ChildEndedError):
+        up._stay([child], [], on_clock_set_back=lambda: anew.append(True))
+
+    assert len(anew) == times
