@@ -23,6 +23,8 @@ from twm_pipeline.mirror.status import read_budgets, read_progress
 from twm_pipeline.records import SOURCES, Json
 from twm_pipeline.settings import PROJECT_DIR, Settings, environment_of
 
+LONGEST_RUN_SECONDS = 7 * 86_400
+"""A first import takes as long as the vendor's budget makes it; nobody is to end it halfway."""
 LOOK_SECONDS = 0.5
 STARTING = "starting …"
 PLAIN_SECONDS = 10.0
@@ -53,6 +55,15 @@ def _home(settings: Settings) -> Path:
     shutil.copyfile(PROJECT_DIR / "dagster.yaml", draft)
     draft.replace(home / "dagster.yaml")
     return home
+
+
+def job_request(job: str, *, op: str, config: Json) -> Json:
+    """Return what `run_jobs` takes for a job of one op with this configuration."""
+    return {
+        "job": job,
+        "run_config": {"ops": {op: {"config": config}}},
+        "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
+    }
 
 
 def run_jobs(settings: Settings, requests: Sequence[Json]) -> list[Json]:

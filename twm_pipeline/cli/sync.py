@@ -8,14 +8,11 @@ import typer
 
 from twm_pipeline.cli import output
 from twm_pipeline.cli.options import AsJson, OfSandbox, settings_for
-from twm_pipeline.cli.runs import report_problems, run_jobs
+from twm_pipeline.cli.runs import job_request, report_problems, run_jobs
 from twm_pipeline.errors import ConfigError
 from twm_pipeline.records import SOURCES, Json, Source
 from twm_pipeline.settings import Settings, parse_since
 from twm_pipeline.sync.accounts import configured_sources
-
-LONGEST_RUN_SECONDS = 7 * 86_400
-"""A first import takes as long as the vendor's budget makes it; nobody is to end it halfway."""
 
 PUBLISHED = ("compared", "created", "updated", "removed", "set_aside", "files", "calls")
 LOOKED_AT = ("rows", "records", "checked", "missing", "different")
@@ -91,11 +88,7 @@ def request(source: Source, *, since: str | None = None, full: bool = False) -> 
     config: Json = {"full": full}
     if since is not None:
         config["since"] = since
-    return {
-        "job": f"{source}_sync",
-        "run_config": {"ops": {f"{source}_window": {"config": config}}},
-        "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
-    }
+    return job_request(f"{source}_sync", op=f"{source}_window", config=config)
 
 
 def publish_request(*, resume: bool = False, check: str | None = None) -> Json:
@@ -108,11 +101,7 @@ def publish_request(*, resume: bool = False, check: str | None = None) -> Json:
     config: Json = {"resume": resume}
     if check is not None:
         config["check"] = check
-    return {
-        "job": "airtable_publish",
-        "run_config": {"ops": {"airtable_window": {"config": config}}},
-        "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
-    }
+    return job_request("airtable_publish", op="airtable_window", config=config)
 
 
 def publishes(settings: Settings, names: list[str] | None) -> bool:

@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 from twm_pipeline.cli import output
 from twm_pipeline.cli.mirror import opened_mirror
 from twm_pipeline.cli.options import AsJson, OfSandbox, Sources, settings_for
-from twm_pipeline.cli.runs import report_problems, run_jobs
-from twm_pipeline.cli.sync import LONGEST_RUN_SECONDS, choose_sources
+from twm_pipeline.cli.runs import job_request, report_problems, run_jobs
+from twm_pipeline.cli.sync import choose_sources
 from twm_pipeline.labels import load_categories
 from twm_pipeline.mirror.schema import categorize as apply_categories
 from twm_pipeline.mirror.status import count_tables
@@ -76,12 +76,7 @@ def reconcile(  # noqa: PLR0913 - each is an option of the command
         "full": full,
         "confirm_deletions": confirm_deletions,
     }
-    request = {
-        "job": "reconcile",
-        "run_config": {"ops": {"sweep": {"config": config}}},
-        "tags": {"dagster/max_runtime": str(LONGEST_RUN_SECONDS)},
-    }
-    results = run_jobs(settings, [request])
+    results = run_jobs(settings, [job_request("reconcile", op="sweep", config=config)])
     if as_json:
         output.print_json(results[0])
     else:
