@@ -38,6 +38,11 @@ def auth(settings: Settings) -> BearerAuth:
     return BearerAuth(token.get_secret_value() if token else "")
 
 
+def base_url(settings: Settings) -> str:
+    """Return the API's address."""
+    return str(settings.missive_base_url)
+
+
 def budget_plan(settings: Settings) -> Plan:
     """Return what Missive allows: 5 at once, 300 a minute, 900 in 15 minutes (Missive docs "Rate limits")."""
     per_minute = settings.missive_requests_per_minute

@@ -53,6 +53,11 @@ POLLED_ACTIVITY = ("tasks", "time_entries", "task_comments")
 _DELETED = {"deletedOnly": "true", "showDeleted": "true"}
 
 
+def base_url(settings: Settings) -> str:
+    """Return the site's address."""
+    return str(settings.teamwork_base_url)
+
+
 def budget_plan(settings: Settings) -> Plan:
     """Return what the site allows: 150 requests a minute unless its headers or the settings say otherwise."""
     asked = settings.teamwork_requests_per_minute

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from twm_pipeline.mirror.checkpoints import Account, load_account, save_account
 from twm_pipeline.records import SOURCES, Source
+from twm_pipeline.sources import missive, teamwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
     from twm_pipeline.http import Reply
     from twm_pipeline.settings import Settings
     from twm_pipeline.sync.engine import Pass
-
-
-def base_url_of(settings: Settings, source: Source) -> str:
-    """Return the address of a vendor's API."""
-    return str(settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url)
 
 
 def configured_sources(settings: Settings) -> tuple[Source, ...]:
@@ -33,7 +29,8 @@ def configured_sources(settings: Settings) -> tuple[Source, ...]:
 def credentials_digest(settings: Settings, source: Source) -> bytes:
     """Return a digest of address and credentials: while it stays, the account needs no asking."""
     secret = settings.teamwork_api_key if source == "teamwork" else settings.missive_api_token
-    words = f"{source}\n{base_url_of(settings, source)}\n{secret.get_secret_value() if secret else ''}"
+    api = teamwork if source == "teamwork" else missive
+    words = f"{source}\n{api.base_url(settings)}\n{secret.get_secret_value() if secret else ''}"
     return hashlib.blake2b(words.encode(), digest_size=16).digest()
 
 

@@ -25,7 +25,6 @@ from twm_pipeline.mirror.upserts import Counts, Observed, insert_unknown, upsert
 from twm_pipeline.records import WITHOUT_ID, Source, digest
 from twm_pipeline.sources import missive as missive_api
 from twm_pipeline.sources import teamwork as teamwork_api
-from twm_pipeline.sync.accounts import base_url_of
 from twm_pipeline.sync.outages import outages_in_words
 
 if TYPE_CHECKING:
@@ -405,7 +404,7 @@ def open_pass(  # noqa: PLR0913 - a pass is composed here and nowhere else
     with Budget(engine, api.budget_plan(settings), should_stop=should_stop) as budget:
         session = VendorSession(
             name=source.capitalize(),
-            base_url=base_url_of(settings, source),
+            base_url=api.base_url(settings),
             auth=api.auth(settings),
             budget=budget,
             time_scale=settings.budget_time_scale,

@@ -348,7 +348,6 @@ def open_registrar(
         RetriableError: If another process goes on changing them.
     """
     api = teamwork_api if source == "teamwork" else missive_api
-    base_url = settings.teamwork_base_url if source == "teamwork" else settings.missive_base_url
     secrets = HookSecrets.load(settings)
     with (
         hooks_lock(engine, source),
@@ -356,7 +355,7 @@ def open_registrar(
     ):
         session = VendorSession(
             source.capitalize(),
-            str(base_url),
+            api.base_url(settings),
             api.auth(settings),
             budget,
             time_scale=settings.budget_time_scale,
