@@ -33,7 +33,8 @@ from twm_pipeline.errors import ConfigError
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 """The checkout (or the folder that holds the installed package): where ``.env`` and ``.twm/`` live."""
 HTTP_URL = TypeAdapter(HttpUrl)
-BASE_ID = re.compile(r"\bapp[A-Za-z0-9]{14}\b")
+BASE_ID = re.compile(r"(?<![A-Za-z0-9])app[A-Za-z0-9]{3,}(?=[/?#]|$)")
+"""Airtable's ids have 17 characters, which it does not promise."""
 BUSINESS_HOURS = re.compile(r"(Mo|Tu|We|Th|Fr|Sa|Su)(?:-(Mo|Tu|We|Th|Fr|Sa|Su))? (\d\d):(\d\d)-(\d\d):(\d\d)")
 LAST_MINUTE = 59
 MIDNIGHT = (24, 0)
@@ -126,7 +127,7 @@ def _check_secret_address(value: SecretStr) -> SecretStr:
 
 def _check_base_id(value: str) -> str:
     """Return the id of a base, also from the address that a browser shows."""
-    found = BASE_ID.search(value)
+    found = BASE_ID.search(value.strip())
     if found is None:
         msg = "expected the id of a base, as in its address https://airtable.com/app0123456789abcd"
         raise ValueError(msg)
@@ -147,6 +148,8 @@ Ids = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_ids)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_words)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 BaseUrl = Annotated[str, AfterValidator(_check_address)]
+AirtableUrl = Annotated[BaseUrl, AfterValidator(lambda url: url.removesuffix("/v0"))]
+"""Without the version, which Airtable's documentation writes as part of it."""
 ProjectPath = Annotated[Path, AfterValidator(_anchor)]
 
 
@@ -216,8 +219,8 @@ class Settings(BaseSettings):
     airtable_base_id: Annotated[str, AfterValidator(_check_base_id)] | None = Field(
         None, description="Id of the base, `app…`, or its address in the browser"
     )
-    airtable_endpoint_url: BaseUrl = Field("https://api.airtable.com", description="The API's address")
-    airtable_upload_url: BaseUrl = Field(
+    airtable_endpoint_url: AirtableUrl = Field("https://api.airtable.com", description="The API's address")
+    airtable_upload_url: AirtableUrl = Field(
         "https://content.airtable.com", description="Address that takes uploads of attachments"
     )
     airtable_tasks_table: str = Field(

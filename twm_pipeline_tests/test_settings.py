@@ -311,11 +311,23 @@ def test_the_example_file_changes_nothing_whether_its_settings_are_comments_or_n
     [
         "app0DZ9rm8w2jR5qW",
         "https://airtable.com/app0DZ9rm8w2jR5qW/tblGXW8uViLVOHe6f/viwKyCnbMCFTjHhw5?blocks=hide",
+        " https://airtable.com/app0DZ9rm8w2jR5qW?x=1",
     ],
-    ids=["id", "address"],
+    ids=["id", "address", "address without a table"],
 )
 def test_a_base_is_named_by_its_id_or_by_its_address(value):
     assert load_settings(airtable_base_id=value).airtable_base_id == "app0DZ9rm8w2jR5qW"
+
+
+@pytest.mark.parametrize("value", ["https://airtable.com/", "app", "shrApp0123/x", "my app"])
+def test_what_names_no_base_is_refused(value):
+    with pytest.raises(ConfigError, match="expected the id of a base"):
+        load_settings(airtable_base_id=value)
+
+
+@pytest.mark.parametrize("name", ["airtable_endpoint_url", "airtable_upload_url"])
+def test_airtables_addresses_are_taken_with_their_version_too(name):
+    assert getattr(load_settings(**{name: "https://api.example.com/v0/"}), name) == "https://api.example.com"
 
 
 def test_publishing_is_wanted_by_the_backend_and_possible_with_token_and_base():

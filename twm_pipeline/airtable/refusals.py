@@ -32,7 +32,7 @@ LEAST_CELL = 3
 QUOTA = "PUBLIC_API_BILLING_LIMIT_EXCEEDED"
 
 _QUOTED = re.compile(r'"([^"]*)"')
-_RECORD_PATH = re.compile(r"/rec[A-Za-z0-9]{14}(?:/|$)")
+_RECORD_PATH = re.compile(r"/rec[A-Za-z0-9]+(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)
