@@ -249,7 +249,9 @@ class Publisher:
             self._trouble = ""
             try:
                 self.set_up_again()
-            except (ConfigError, AccessError, RequestRefusedError) as error:
+            except AccessError as error:
+                logger.warning("airtable: the types of the fields are not looked at: %s", error)
+            except (ConfigError, RequestRefusedError) as error:
                 self._trouble = " ".join(str(error).split())
         return self._trouble
 
