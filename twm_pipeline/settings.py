@@ -35,6 +35,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 HTTP_URL = TypeAdapter(HttpUrl)
 BASE_ID = re.compile(r"(?<![A-Za-z0-9])app[A-Za-z0-9]{3,}(?=[/?#]|$)")
 """Airtable's ids have 17 characters, which it does not promise."""
+AIRTABLE_URL, AIRTABLE_UPLOAD_URL = "https://api.airtable.com", "https://content.airtable.com"
 BUSINESS_HOURS = re.compile(r"(Mo|Tu|We|Th|Fr|Sa|Su)(?:-(Mo|Tu|We|Th|Fr|Sa|Su))? (\d\d):(\d\d)-(\d\d):(\d\d)")
 LAST_MINUTE = 59
 MIDNIGHT = (24, 0)
@@ -219,9 +220,11 @@ class Settings(BaseSettings):
     airtable_base_id: Annotated[str, AfterValidator(_check_base_id)] | None = Field(
         None, description="Id of the base, `app…`, or its address in the browser"
     )
-    airtable_endpoint_url: AirtableUrl = Field("https://api.airtable.com", description="The API's address")
-    airtable_upload_url: AirtableUrl = Field(
-        "https://content.airtable.com", description="Address that takes uploads of attachments"
+    airtable_endpoint_url: AirtableUrl = Field(AIRTABLE_URL, description="The API's address")
+    airtable_upload_url: AirtableUrl | None = Field(
+        None,
+        description="Address that takes uploads of attachments; unset: `https://content.airtable.com`, or"
+        " `AIRTABLE_ENDPOINT_URL` where that is another address than Airtable's",
     )
     airtable_tasks_table: str = Field(
         "Tasks", min_length=1, description="Name of the table of tasks; once found it may be renamed"
@@ -402,6 +405,14 @@ class Settings(BaseSettings):
     def can_publish(self) -> bool:
         """Whether the token and the base of Airtable are set."""
         return self.airtable_api_key is not None and self.airtable_base_id is not None
+
+    @property
+    def airtable_uploads(self) -> str:
+        """The address that takes uploads; the token of another server than Airtable's is not sent there."""
+        at_airtable = self.airtable_endpoint_url == AIRTABLE_URL
+        return self.airtable_upload_url or (
+            AIRTABLE_UPLOAD_URL if at_airtable else self.airtable_endpoint_url
+        )
 
     @property
     def spool_folder(self) -> Path:

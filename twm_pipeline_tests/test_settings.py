@@ -330,6 +330,15 @@ def test_airtables_addresses_are_taken_with_their_version_too(name):
     assert getattr(load_settings(**{name: "https://api.example.com/v0/"}), name) == "https://api.example.com"
 
 
+def test_uploads_go_where_the_api_is():
+    other = "http://127.0.0.1:8000"
+
+    assert load_settings().airtable_uploads == "https://content.airtable.com"
+    assert load_settings(airtable_endpoint_url=other).airtable_uploads == other
+    chosen = load_settings(airtable_endpoint_url=other, airtable_upload_url=f"{other}/content")
+    assert chosen.airtable_uploads == f"{other}/content"
+
+
 def test_publishing_is_wanted_by_the_backend_and_possible_with_token_and_base():
     assert not load_settings().publishes
     wanted = load_settings(db_backend="Both")

@@ -100,7 +100,7 @@ class AirtableClient:
         )
         self._api.session = AirtableSession(settings.airtable_endpoint_url, token=secret, pace=self.pace)
         self._base = self._api.base(base_id)
-        self._upload_url = f"{settings.airtable_upload_url}/{Api.VERSION}/{base_id}"
+        self._upload_url = f"{settings.airtable_uploads}/{Api.VERSION}/{base_id}"
 
     def whoami(self) -> Whoami:
         """Return whose token this is."""
