@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from twm_pipeline.definitions import defs
 from twm_pipeline_tests.defs.conftest import Deployment
+from twm_pipeline_tests.publishing import airtable_settings
 
 
 @pytest.fixture
@@ -24,14 +25,7 @@ def instance():
 @pytest.fixture
 def published(deployment: Deployment) -> Deployment:
     """Return a deployment that publishes, with both sources read."""
-    box = deployment.box
-    deployment.set(
-        db_backend="both",
-        airtable_api_key=SecretStr(box.airtable_token),
-        airtable_base_id=box.airtable_base_id,
-        airtable_endpoint_url=box.airtable_url,
-        airtable_upload_url=box.airtable_upload_url,
-    )
+    deployment.set(**airtable_settings(deployment.box.describe()))
     deployment.run("teamwork_sync")
     deployment.run("missive_sync")
     return deployment

@@ -47,6 +47,15 @@ def account(open_account: Open) -> Account:
 
 
 @pytest.fixture
+def synced(account: Account) -> Account:
+    """Return an account that is read, with nothing counted yet."""
+    account.sync("teamwork")
+    account.sync("missive")
+    account.control.reset_counters()
+    return account
+
+
+@pytest.fixture
 def make_base(open_account: Open) -> Callable[..., Base]:
     return lambda **options: base_of(open_account(**{"tasks": 40, "conversations": 8, **options}))
 

@@ -19,7 +19,7 @@ from twm_pipeline.sync.teamwork_feeds import walk_until_two_agree
 from twm_pipeline.sync.window import run_pass, run_reconcile
 from twm_pipeline_tests.faults.world import dsn_of
 from twm_pipeline_tests.sync.accounts import Account
-from twm_pipeline_tests.sync.test_drain import deliver, drain
+from twm_pipeline_tests.sync.deliveries import deliver, drain
 from twm_pipeline_tests.truth.compare_truth import differences
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

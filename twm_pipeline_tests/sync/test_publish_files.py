@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 
 from twm_pipeline.errors import QuotaExhaustedError, UnansweredError
@@ -16,6 +15,7 @@ from twm_pipeline.sync.publish_check import How
 from twm_pipeline.sync.publishing import PublishWindow
 from twm_pipeline.sync.window import prepare
 from twm_pipeline.sync.window_lock import holds_window
+from twm_pipeline_tests.publishing import airtable_settings
 from twm_pipeline_tests.sync.accounts import Account
 
 SMALL = {"filename": "offer.pdf", "media_type": "application", "sub_type": "pdf", "size": 2000}
@@ -25,14 +25,7 @@ LARGE = {"filename": "film.mp4", "media_type": "video", "sub_type": "mp4", "size
 @pytest.fixture
 def base(open_account: Any) -> Account:
     account: Account = open_account(tasks=5, conversations=3)
-    box = account.box
-    ready = account.change(
-        db_backend="both",
-        airtable_api_key=SecretStr(box.airtable_token),
-        airtable_base_id=box.airtable_base_id,
-        airtable_endpoint_url=box.airtable_url,
-        airtable_upload_url=box.airtable_upload_url,
-    )
+    ready = account.change(**airtable_settings(account.box.describe()))
     prepare(ready.engine, ready.settings)
     ready.sync("missive")
     publish(ready)
