@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, text
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from twm_pipeline.records import Json
 
 ERROR_CHARACTERS = 500
+CLOCK_TOLERANCE = timedelta(minutes=10)
+"""The clocks of a vendor's servers may differ by this much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,22 @@ def save_checkpoint(  # noqa: PLR0913 - three words name a feed
             "scope": checkpoint.scope,
         },
     )
+
+
+def forget_checkpoints_ahead(connection: Connection, source: Source, *, now: datetime) -> list[str]:
+    """Forget checkpoints ahead of the vendor's clock, which was set back; return the streams' names.
+
+    Nothing would be read until that clock is there again. Without a checkpoint a stream is read from its
+    beginning, behind fresh changes; what is stored is found equal.
+    """
+    rows = connection.execute(
+        text(
+            "DELETE FROM twm.checkpoints WHERE source = :source AND last_event_time > :latest"
+            " RETURNING stream"
+        ),
+        {"source": source, "latest": now + CLOCK_TOLERANCE},
+    )
+    return sorted({row.stream for row in rows})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from twm_pipeline.mirror.checkpoints import forget_checkpoints_ahead
 from twm_pipeline.mirror.set_aside import forget_unidentified
 from twm_pipeline.mirror.sweeps import open_sweep
 from twm_pipeline.sync.reconcile_missive import MissiveSweep
@@ -62,4 +63,10 @@ def reconcile(work: Pass, options: ReconcileOptions) -> dict[str, int]:
         sweep.finish()
     with work.commit() as connection:
         forget_unidentified(connection, work.source, before=sweep.began_at)
+        ahead = forget_checkpoints_ahead(connection, work.source, now=work.require_vendor_now())
+    if ahead:
+        work.report.notes.append(
+            f"{work.source}: the vendor's clock was set back behind the checkpoints of {', '.join(ahead)};"
+            " the next pass reads these from the beginning, behind fresh changes"
+        )
     return gone

@@ -8,7 +8,7 @@ import pytest
 from twm_pipeline.errors import PACKAGE_DIR
 from twm_pipeline.sandbox import Sandbox, SandboxOptions
 from twm_pipeline_tests.clocks import set_clock_back
-from twm_pipeline_tests.faults.world import SECOND_LOOK_SECONDS, World, settings_for
+from twm_pipeline_tests.faults.world import SECOND_LOOK_SECONDS, World, is_living, settings_for
 
 YEAR_2099 = 4_087_497_600
 YEAR = timedelta(days=365)
@@ -56,6 +56,28 @@ def test_a_vendors_clock_that_jumps_ages_later_loses_nothing(world):
     world.settle()
 
     world.assert_true()
+
+
+def test_a_vendors_clock_that_was_ahead_and_is_right_again_stops_no_poll_after_a_reconcile(
+    engine, database, tmp_path
+):
+    with Sandbox(SandboxOptions(tasks=40, conversations=8)) as box:
+        world = World(control=box.control, engine=engine, settings=settings_for(box, database, tmp_path))
+        world.sync()
+        quiet = world.ids("task", is_living)[0]
+        box.world.clock.offset = YEAR.total_seconds()
+        world.control.create_task("dated a year ahead")
+        world.control.receive_mail()
+        world.sync()
+        box.world.clock.offset = 0.0
+
+        notes = [note for report in world.reconcile() for note in report.notes]
+        world.control.edit_task(quiet, name="edited by the right clock")
+        world.sync()
+
+        assert world.scalar("SELECT title FROM teamwork.tasks WHERE id = :id", id=quiet).startswith("edited")
+        assert world.scalar("SELECT max(last_event_time) < now() + interval '1 hour' FROM twm.checkpoints")
+        assert sum("was set back behind the checkpoints of" in note for note in notes) == 2
 
 
 @pytest.mark.parametrize("by", [YEAR, timedelta(hours=2), -YEAR], ids=str)
