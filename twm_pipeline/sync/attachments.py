@@ -6,15 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from twm_pipeline.attachments import open_store
+from twm_pipeline.attachments import Store, open_store
 from twm_pipeline.errors import RecordError, StoreUnavailableError
 from twm_pipeline.logs import about
 from twm_pipeline.mirror.attachments import CHANNEL, find_stored, retry_failed
 from twm_pipeline.sync.attachment_look import AttachmentReport, Look
 from twm_pipeline.sync.listening import Listener, listening
-from twm_pipeline.sync.window_lock import window_lock
+from twm_pipeline.sync.window_lock import WindowLock, window_lock
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -56,29 +57,10 @@ class AttachmentWindow:
         with about(source="attachments"), window_lock(self.engine, "attachments") as lock:
             if lock is None:
                 return False
-            store = open_store(self.settings)
-            if swept := store.sweep():
-                logger.info(
-                    "attachments: %d files on their way were left behind; they are fetched again", swept
-                )
+            store = _swept_store(self.settings)
             if self.retry:
                 with self.engine.begin() as connection:
                     retry_failed(connection)
-
-            def should_stop() -> None:
-                self.should_stop()
-                lock.verify()
-
-            def look() -> None:
-                Look(
-                    engine=self.engine,
-                    settings=self.settings,
-                    store=store,
-                    deadline=deadline,
-                    on_report=self.on_report,
-                    should_stop=should_stop,
-                ).run()
-
             with listening(self.engine, CHANNEL) as news:
                 Listener(
                     name="attachments",
@@ -87,8 +69,32 @@ class AttachmentWindow:
                     news=news,
                     should_stop=self.should_stop,
                     wait=self.wait,
-                ).run(look)
+                ).run(partial(self._look, store, lock, deadline))
             return True
+
+    def _look(self, store: Store, lock: WindowLock, deadline: float | None) -> None:
+        """Download what is due."""
+
+        def should_stop() -> None:
+            self.should_stop()
+            lock.verify()
+
+        Look(
+            engine=self.engine,
+            settings=self.settings,
+            store=store,
+            deadline=deadline,
+            on_report=self.on_report,
+            should_stop=should_stop,
+        ).run()
+
+
+def _swept_store(settings: Settings) -> Store:
+    """Return where files go, without those on their way that a killed process left."""
+    store = open_store(settings)
+    if swept := store.sweep():
+        logger.info("attachments: %d files on their way were left behind; they are fetched again", swept)
+    return store
 
 
 def stored_copy(
