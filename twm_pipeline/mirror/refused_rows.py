@@ -5,8 +5,9 @@ Nothing of this costs a batch that is stored anything but its savepoint.
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from twm_pipeline.mirror.tables import Table
     from twm_pipeline.mirror.upserts import Observed
+
+logger = logging.getLogger(__name__)
 
 ABOUT_ROWS = ("22", "23", "44", "P0")
 """Classes of SQLSTATEs that a row may be at fault for: data, constraints, views' conditions, PL/pgSQL."""
@@ -67,6 +70,34 @@ def store_halving(
     counts.add(rest)
     counts.written_ids += rest.written_ids
     return counts
+
+
+def update_halving(
+    connection: Connection, table: Table, ids: Sequence[Any], *, update: Callable[[Sequence[Any]], int]
+) -> int:
+    """Update rows by their ids; those that are refused stay as they are, which the log says.
+
+    Args:
+        connection: The transaction; each try is a savepoint of it.
+        table: Of the stream.
+        ids: Rows.
+        update: Updates some of them in the transaction, and returns how many changed.
+    """
+    if not ids:
+        return 0
+    try:
+        with connection.begin_nested():
+            return update(ids)
+    except DBAPIError as error:
+        if not _is_about_rows(error.orig):
+            raise
+        if len(ids) == 1:
+            words = f"{type(error.orig).__name__}{_place(error.orig)}"
+            logger.warning("%s %s stays as it is: PostgreSQL refuses the row: %s", table.name, ids[0], words)
+            return 0
+    middle = len(ids) // 2
+    halves = (ids[:middle], ids[middle:])
+    return sum(update_halving(connection, table, half, update=update) for half in halves)
 
 
 def _is_about_rows(cause: BaseException | None) -> bool:

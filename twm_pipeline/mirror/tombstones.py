@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from twm_pipeline.mirror.activity import note_written
+from twm_pipeline.mirror.refused_rows import update_halving
 from twm_pipeline.mirror.tables import TASKS
 
 if TYPE_CHECKING:
@@ -113,26 +114,28 @@ def tombstone(  # noqa: PLR0913 - a tombstone is one fact with this many parts
         at: When the vendor said so.
         evidence: `absence` is counted against the limit of `MassDeletionError`; see DESIGN D5.
     """
-    if not ids:
-        return 0
-    result = connection.execute(
-        text(
-            f"UPDATE {table.name} SET deleted = true, deleted_at = :at, deleted_evidence = :evidence,"
-            " observed_seq = :seq, missing_since = NULL, inaccessible = false, synced_at = now()"
-            " WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
-        ),
-        {"ids": list(ids), "at": at, "evidence": evidence, "seq": seq},
+    change = (
+        "deleted = true, deleted_at = :at, deleted_evidence = :evidence, observed_seq = :seq,"
+        " missing_since = NULL, inaccessible = false, synced_at = now()"
+        " WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
     )
+    count = _update(connection, table, ids, change, at=at, evidence=evidence, seq=seq)
     # Newer evidence against a row already deleted: a look from between the two must not lift the tombstone.
-    connection.execute(
-        text(
-            f"UPDATE {table.name} SET observed_seq = :seq"
-            " WHERE id = ANY(:ids) AND deleted AND observed_seq < :seq"
-        ),
-        {"ids": list(ids), "seq": seq},
+    again = "observed_seq = :seq WHERE id = ANY(:ids) AND deleted AND observed_seq < :seq"
+    _update(connection, table, ids, again, seq=seq)
+    note_written(connection, table, count)
+    return count
+
+
+def _update(connection: Connection, table: Table, ids: Sequence[Any], change: str, **values: Any) -> int:  # noqa: ANN401 - parameters of a query
+    """Update rows by their ids, but those that PostgreSQL refuses; return how many changed."""
+    query = text(f"UPDATE {table.name} SET {change}")
+    return update_halving(
+        connection,
+        table,
+        list(ids),
+        update=lambda some: connection.execute(query, {"ids": some, **values}).rowcount,
     )
-    note_written(connection, table, result.rowcount)
-    return result.rowcount
 
 
 def follow_tasks(
@@ -163,30 +166,23 @@ def follow_tasks(
 
 def mark_missing(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int, at: datetime) -> None:
     """Note that living rows answered 404 or were absent, the first time; a later look decides (D5)."""
-    if ids:
-        connection.execute(
-            text(
-                f"UPDATE {table.name} SET missing_since = :at WHERE id = ANY(:ids) AND NOT deleted"
-                " AND missing_since IS NULL AND observed_seq < :seq"
-            ),
-            {"ids": list(ids), "at": at, "seq": seq},
-        )
+    change = (
+        "missing_since = :at WHERE id = ANY(:ids) AND NOT deleted AND missing_since IS NULL"
+        " AND observed_seq < :seq"
+    )
+    _update(connection, table, ids, change, at=at, seq=seq)
 
 
 def mark_inaccessible(connection: Connection, table: Table, ids: Sequence[Any], *, seq: int) -> int:
     """Mark rows that no longer answer while nothing says that they were deleted; return how many changed."""
-    if not ids:
-        return 0
-    result = connection.execute(
-        text(
-            f"UPDATE {table.name} SET inaccessible = true, missing_since = NULL, observed_seq = :seq,"
-            " synced_at = now() WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
-            " AND (NOT inaccessible OR missing_since IS NOT NULL)"
-        ),
-        {"ids": list(ids), "seq": seq},
+    change = (
+        "inaccessible = true, missing_since = NULL, observed_seq = :seq, synced_at = now()"
+        " WHERE id = ANY(:ids) AND NOT deleted AND observed_seq < :seq"
+        " AND (NOT inaccessible OR missing_since IS NOT NULL)"
     )
-    note_written(connection, table, result.rowcount)
-    return result.rowcount
+    count = _update(connection, table, ids, change, seq=seq)
+    note_written(connection, table, count)
+    return count
 
 
 def without_inaccessible(connection: Connection, table: Table, ids: Sequence[Any]) -> list[Any]:

@@ -124,6 +124,26 @@ def test_a_stored_row_that_no_longer_fits_holds_up_nothing_when_something_comes_
     world.assert_true("missive")
 
 
+def test_a_stored_row_that_no_longer_fits_keeps_no_other_from_being_deleted(world, caplog):
+    world.sync()
+    tag, other = sorted(world.column("SELECT id FROM teamwork.tags WHERE NOT deleted"))[:2]
+    mail, another = sorted(world.column("SELECT id FROM missive.emails WHERE NOT deleted AND NOT draft"))[:2]
+    change(world, f"{CHECK} NOT VALID", table="teamwork.tags", column="id", value=tag)
+    change(world, f"{CHECK} NOT VALID", table="missive.emails", column="id", value=f"'{mail}'")
+    for key in (tag, other):
+        world.control.delete_tag(key)
+    for key in (mail, another):
+        world.control.delete_message(key)
+
+    world.settle()
+
+    assert world.column("SELECT id FROM teamwork.tags WHERE deleted") >= {other}
+    assert world.column("SELECT id FROM missive.emails WHERE deleted") >= {another}
+    assert world.column("SELECT id FROM teamwork.tags WHERE NOT deleted") >= {tag}
+    assert f"teamwork.tags {tag} stays as it is" in caplog.text
+    assert f"missive.emails {mail} stays as it is" in caplog.text
+
+
 def test_a_row_that_a_foreign_key_refuses_comes_when_what_it_names_is_there(world):
     world.sync("teamwork")
     world.empty("teamwork")
