@@ -11,7 +11,13 @@ from twm_pipeline.settings import Settings, load_settings
 
 Sources = Annotated[list[str] | None, typer.Argument(help="teamwork, missive; all of them if none is named.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-OfSandbox = Annotated[bool, typer.Option("--sandbox", help="On the sandbox instead of the real accounts.")]
+OfSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox",
+        help="The sandbox instead of the real accounts; it answers while `twm up --sandbox` runs.",
+    ),
+]
 
 
 def settings_for(*, sandbox: bool) -> Settings:

@@ -98,7 +98,8 @@ def _show_sweeps(sweeps: list[Json], *, dry_run: bool) -> None:
         if name.startswith("gone_") and (stream := name.removeprefix("gone_"))
     ]
     title = "What a sweep would do; nothing was stored" if dry_run else "What the sweep did"
-    output.print_table(title, ("table", "rows written", "not listed", "gone for good"), rows)
+    if rows:
+        output.print_table(title, ("table", "rows written", "not listed", "gone for good"), rows)
     for sweep in sweeps:
         for note in sweep.get("notes", []):
             output.say(note)
