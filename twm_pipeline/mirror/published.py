@@ -13,11 +13,14 @@ from twm_pipeline.mirror.tables import EMAILS, TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
     from twm_pipeline.records import Json
 
+ERROR_CHARACTERS = 1000
+"""Of why publishing failed, as it is kept."""
 COMPARE_BEAT = timedelta(days=1)
 """So often everything is compared with what was published, should the change log ever have missed a row."""
 KEYS = {"tasks": "task_id", "emails": "email_id"}
@@ -308,6 +311,24 @@ def note_exhausted(connection: Connection, account: str, *, exhausted: bool) -> 
         ),
         {"account": account, "exhausted": exhausted},
     )
+
+
+def note_publishing(connection: Connection, base: str, *, error: str | None) -> None:
+    """Remember why publishing failed, or that it works."""
+    statement = (
+        "DELETE FROM twm.publishing_errors WHERE base = :base"
+        if error is None
+        else "INSERT INTO twm.publishing_errors (base, reason) VALUES (:base, :reason)"
+        " ON CONFLICT (base) DO UPDATE SET reason = excluded.reason, last_at = now()"
+    )
+    connection.execute(text(statement), {"base": base, "reason": (error or "")[:ERROR_CHARACTERS]})
+
+
+def publishing_error(connection: Connection, base: str) -> tuple[str, datetime] | None:
+    """Return why publishing failed last, and when; None: it works."""
+    query = text("SELECT reason, last_at FROM twm.publishing_errors WHERE base = :base")
+    row = connection.execute(query, {"base": base}).one_or_none()
+    return (row.reason, row.last_at) if row else None
 
 
 def month_of_calls(connection: Connection, account: str) -> tuple[int, bool]:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from twm_pipeline.mirror.activity import read_hours
 from twm_pipeline.mirror.drift import find_fields
 from twm_pipeline.mirror.hooks import load_hooks
-from twm_pipeline.mirror.published import count_rows, month_of_calls
+from twm_pipeline.mirror.published import count_rows, month_of_calls, publishing_error
 from twm_pipeline.mirror.published_files import count_waiting_files
 from twm_pipeline.mirror.refusals import read_refusals
 from twm_pipeline.mirror.tables import TABLES
@@ -202,8 +202,11 @@ def read_publishing(connection: Connection, base: str) -> Json:
     for view in views:
         view["rows"] = count_rows(connection, view["view"])
     calls, exhausted = month_of_calls(connection, base)
+    reason, failed_at = publishing_error(connection, base) or (None, None)
     return {
         "base": base,
+        "last_error": reason,
+        "last_error_at": failed_at,
         "views": views,
         "files_waiting": count_waiting_files(connection, base),
         "calls": calls,

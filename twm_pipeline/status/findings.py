@@ -177,6 +177,10 @@ def _of_airtable(airtable: Json, now: datetime) -> Iterator[Finding]:
     elif quota and airtable["calls"] > QUOTA_SHARE * quota:
         text = f"{airtable['calls']:,} of {quota:,} calls of this month are used."
         yield Finding(name="AirtableQuotaLow", level="warn", text=text, subject="Airtable")
+    if airtable["last_error"] and not airtable["stopped"]:
+        ago = span((now - airtable["last_error_at"]).total_seconds())
+        text = f"Publishing failed {ago} ago: {airtable['last_error']}"
+        yield Finding(name="AirtableFailing", level="warn", text=text, subject="Airtable")
     for view in airtable["views"]:
         if view["compared_at"] and now - view["compared_at"] > NOT_COMPARED:
             ago = span((now - view["compared_at"]).total_seconds())

@@ -205,5 +205,7 @@ def _airtable(airtable: Json) -> Iterator[Metric]:
         ("twm_airtable_month_limit_calls", "monthly_calls", "Calls that the plan allows a month."),
     ):
         yield _gauge(name, text, (), [((), airtable[figure])])
+    text = "Whether publishing failed when it was tried last."
+    yield _gauge("twm_airtable_failing", text, (), [((), airtable["last_error"] is not None)])
     text = "Whether no call is left this month."
     yield _gauge("twm_airtable_quota_used_up", text, (), [((), airtable["stopped"] is not None)])

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
 
 from twm_pipeline.airtable.client import AirtableClient, budget_plan
 from twm_pipeline.airtable.fields import KEYS, Key
 from twm_pipeline.airtable.setup import Access, check_access
 from twm_pipeline.budget import Budget
-from twm_pipeline.errors import AccessError, ConfigError, SchemaChangedError, WindowClosedError
+from twm_pipeline.errors import AccessError, ConfigError, SchemaChangedError, TwmError, WindowClosedError
 from twm_pipeline.logs import about
 from twm_pipeline.mirror.changelog import CHANNEL
+from twm_pipeline.mirror.published import note_publishing
 from twm_pipeline.sources.missive import MissiveSource
 from twm_pipeline.sync.accounts import configured_sources
 from twm_pipeline.sync.engine import open_pass
@@ -27,9 +31,13 @@ from twm_pipeline.sync.window import LONGEST_SLEEP_SECONDS
 from twm_pipeline.sync.window_lock import WindowLock, window_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Engine
 
     from twm_pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 CALLS_AT_ONCE = 3
 """Calls under way together: with half a second for each the budget is still used up."""
@@ -138,16 +146,36 @@ class PublishWindow:
         )
         self.resume = False
         try:
-            publisher.run()
-            if wanted := self._wanted():
-                self._look(publisher, wanted)
-            if "emails" in self.views:
-                self._publish_files(publisher)
+            with self._noting():
+                publisher.run()
+                if wanted := self._wanted():
+                    self._look(publisher, wanted)
+                if "emails" in self.views:
+                    self._publish_files(publisher)
         except WindowClosedError:
             if not self._is_over():
                 raise
         finally:
             self.on_report(publisher.reports)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Remember for status why what is done inside failed, or that it works."""
+        try:
+            yield
+        except WindowClosedError:
+            raise
+        except TwmError as error:
+            self._note(str(error))
+            raise
+        self._note(None)
+
+    def _note(self, error: str | None) -> None:
+        try:
+            with self.engine.begin() as connection:
+                note_publishing(connection, self._base, error=error)
+        except DBAPIError:
+            logger.warning("how publishing ended could not be noted: PostgreSQL does not answer")
 
     def _look(self, publisher: Publisher, wanted: dict[Key, str]) -> None:
         """Look at the base, and write again what is gone or differs."""

@@ -12,6 +12,7 @@ from twm_pipeline.cli import sync as cli_sync
 from twm_pipeline.cli import upkeep as cli_upkeep
 from twm_pipeline.cli.output import FAILED, MISUSED, OK, TO_BE_CHANGED
 from twm_pipeline.db import open_engine
+from twm_pipeline.sandbox.airtable_account import SCOPES
 from twm_pipeline.settings import Settings
 from twm_pipeline.sync.window_lock import window_lock
 from twm_pipeline_tests.commands import read_everything
@@ -167,6 +168,21 @@ def test_a_look_at_the_base_says_what_it_found_and_how_many_calls_it_took(twm, e
     assert report["requests"] == sum(figures["calls"] for figures in report["streams"].values())
     assert looks["tasks"]["how"] == "whole"
     assert looks["tasks"]["rows"] == looks["tasks"]["records"] == looks["tasks"]["checked"] > 0
+
+
+def test_why_publishing_failed_is_told_until_it_works(twm, engine, publishing):
+    read_everything(engine)
+    publishing.control.airtable_set_scopes("data.records:read", "schema.bases:read")
+
+    failed, told = twm("sync", "airtable"), twm("status")
+    publishing.control.airtable_set_scopes(*SCOPES)
+    worked, silent = twm("sync", "airtable"), twm("status")
+
+    assert failed.code != OK
+    assert worked.code == OK, worked.err
+    assert "Publishing failed last" in told.err
+    assert "INVALID_PERMISSIONS" in told.err
+    assert "Publishing failed" not in silent.err
 
 
 def test_publishing_that_another_process_is_at_says_so(twm, engine, publishing):

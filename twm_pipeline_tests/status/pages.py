@@ -109,6 +109,8 @@ def make_airtable(**changes: Any) -> dict[str, Any]:
         "monthly_calls": 1000,
         "exhausted": False,
         "stopped": None,
+        "last_error": None,
+        "last_error_at": None,
         "window_open": True,
         "budgets": [],
         "set_aside": {"count": 0, "records": []},

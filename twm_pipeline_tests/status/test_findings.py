@@ -117,6 +117,10 @@ CASES = {
     ),
     "the quota is low": ({"airtable": make_airtable(calls=801)}, [("AirtableQuotaLow", "warn", "Airtable")]),
     "the quota is not known": ({"airtable": make_airtable(calls=10**6, monthly_calls=None)}, []),
+    "publishing fails": (
+        {"airtable": make_airtable(last_error="403", last_error_at=NOW)},
+        [("AirtableFailing", "warn", "Airtable")],
+    ),
     "rows that Airtable refuses": (
         {"airtable": make_airtable(set_aside=PARKED)},
         [("RecordsSetAside", "note", "Airtable")],
