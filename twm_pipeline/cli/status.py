@@ -101,11 +101,6 @@ def _show_spool(spool: Json) -> None:
 def _show_airtable(found: Json) -> None:
     limit = f" of {found['monthly_calls']:,}" if found["monthly_calls"] else ""
     say(f"AIRTABLE  {found['base']} · {found['calls']:,}{limit} calls this month")
-    if found["stopped"]:
-        output.complain(f"  {found['stopped']}")
-    elif found["last_error"]:
-        at = _when(found["last_error_at"])
-        output.complain(f"  Publishing failed last, at {at}: {found['last_error']}")
     columns = ("  table", "rows", "records", "changes waiting", "last published", "compared", "looked at")
     names = ("view", "rows", "records", "waiting", "published_at", "compared_at", "checked_at")
     print_table("", columns, _indented([tuple(view[name] for name in names) for view in found["views"]]))
