@@ -67,24 +67,28 @@ class World:
                     break
         return errors
 
-    def reconcile(self, *sources: Source, confirm: bool = False) -> list[PassReport]:
+    def reconcile(self, *sources: Source, confirm: bool = False, full: bool = False) -> list[PassReport]:
         """Sweep sources completely; return the reports."""
-        options = ReconcileOptions(confirm_deletions=confirm)
+        options = ReconcileOptions(confirm_deletions=confirm, full=full)
         return [
             run_reconcile(self.engine, self.settings, source, options=options)[1]
             for source in sources or SOURCES
         ]
 
-    def settle(self, *sources: Source) -> None:
+    def settle(self, *sources: Source, full: bool = False) -> None:
         """Give the mirror its chance: a clean pass, a reconcile, and the second look ten minutes later.
 
         The second look confirms deletions: storms delete more of a small account than is believed unasked.
+
+        Args:
+            sources: Both where none is named.
+            full: Do not wait for the turn of quiet conversations, where a sweep reads not all of them.
         """
         self.control.clear_faults()
         self.sync(*sources)
-        self.reconcile(*sources)
+        self.reconcile(*sources, full=full)
         self.control.advance(SECOND_LOOK_SECONDS)
-        self.reconcile(*sources, confirm=True)
+        self.reconcile(*sources, confirm=True, full=full)
 
     def differences(self, *sources: Source) -> list[str]:
         """Return what differs from the sandbox's truth."""

@@ -126,7 +126,7 @@ def survive(world: World, *, requests: int, kills: int) -> None:
         process.kill()
         process.communicate()
         world.control.random_changes(EDITS // 2, kills + number)
-    world.settle()
+    world.settle(full=True)
 
     world.assert_true()
     assert world.control.violations() == 0
