@@ -113,11 +113,12 @@ def drafts_among(connection: Connection, ids: Sequence[str]) -> set[str]:
     return {row.id for row in rows}
 
 
-def known_children(connection: Connection, table: Table, ids: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (conversation, id) of the living rows of *table* that belong to conversations."""
+def known_comments(connection: Connection, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (conversation, id) of the comments of conversations, those in the trash with theirs included."""
     rows = connection.execute(
         text(
-            f"SELECT conversation_id, id FROM {table.name} WHERE conversation_id = ANY(:ids) AND NOT deleted"
+            "SELECT conversation_id, id FROM missive.comments WHERE conversation_id = ANY(:ids)"
+            " AND (NOT deleted OR deleted_evidence = 'vendor')"
         ),
         {"ids": list(ids)},
     )

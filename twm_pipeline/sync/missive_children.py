@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from twm_pipeline.errors import AccessError, NotFoundError
 from twm_pipeline.mirror import conversations as store
 from twm_pipeline.mirror.set_aside import SetAside, waiting_set_aside
-from twm_pipeline.mirror.tables import COMMENTS
 from twm_pipeline.records import Json
 from twm_pipeline.sources.missive import IDS_PER_CALL, MissiveSource, Page
 from twm_pipeline.sources.missive_rows import (
@@ -106,7 +105,7 @@ class ChildReader:
                 by_id[parent].known_messages[message_id] = stub_hash
             for parent, message_id, stub_hash in store.known_messages(connection, list(by_id), drafts=True):
                 by_id[parent].known_drafts[message_id] = stub_hash
-            for parent, comment_id in store.known_children(connection, COMMENTS, list(by_id)):
+            for parent, comment_id in store.known_comments(connection, list(by_id)):
                 by_id[parent].known_comments.add(comment_id)
             keys = map(drafts_key, by_id)
             waiting = waiting_set_aside(connection, "missive", "emails", keys)

@@ -174,6 +174,7 @@ class ConversationReader:
         problems = [item for _, refused in parsed for item in refused]
         counts = self.work.store(connection, CONVERSATIONS, observed, problems)
         store.unmerge(connection, counts.written_ids)
+        store.follow_trash(connection, counts.written_ids)  # first: what comes back with them may be absent
         for due in batch:
             self.mark_absent(connection, due)
         return counts.refused_ids

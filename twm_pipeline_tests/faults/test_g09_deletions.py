@@ -106,6 +106,21 @@ def test_what_disappears_without_a_sign_is_found_by_a_reconcile_and_written_once
     assert world.versions() == before
 
 
+def test_a_comment_that_vanished_in_the_trash_does_not_come_back_with_its_conversation(world):
+    row = next(row for row in world.control.truth("conversation") if readable(row) and row["comment_ids"])
+    world.sync("missive")
+    world.control.trash(row["id"])
+    world.sync("missive")
+    world.control.delete_comment(row["id"], row["comment_ids"][0])
+    world.control.untrash(row["id"])
+
+    world.reconcile("missive")
+    world.control.advance(SECOND_LOOK_SECONDS)
+    world.reconcile("missive")
+
+    world.assert_true("missive")
+
+
 def test_a_project_that_comes_back_brings_its_tasks_back(world):
     world.sync()
     lose_project(world)

@@ -83,7 +83,7 @@ def test_known_messages_come_with_their_digest(connection):
 
     assert set(store.known_messages(connection, ["a", "b"])) == {("a", "ma", b"stub"), ("a", "m2", None)}
     assert store.known_messages(connection, []) == []
-    assert store.known_children(connection, COMMENTS, ["b", "unknown"]) == [("b", "kb")]
+    assert store.known_comments(connection, ["b", "unknown"]) == [("b", "kb")]
 
 
 def test_rows_are_found_by_their_parents_and_parents_by_their_rows(connection):
@@ -223,7 +223,7 @@ def test_children_go_with_a_conversation_that_is_gone_for_good(connection):
         text("SELECT id, deleted_at, deleted_evidence FROM missive.emails WHERE deleted")
     ).all()
     assert gone == [("ma", LATER, "parent")]
-    assert store.known_children(connection, COMMENTS, ["a", "b"]) == [("b", "kb")]
+    assert store.known_comments(connection, ["a", "b"]) == [("b", "kb")]
     assert conversation(connection, "a").children_read_at is None
 
 
