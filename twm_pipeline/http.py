@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-USER_AGENT = "twm-pipeline (+https://pypi.org/project/twm-pipeline)"
+USER_AGENT = "twm-pipeline (mirrors an account of its operator; reads only what changed)"
 ATTEMPTS = 5
 SHOWN_PATH = 120
 """Characters of a path in a message: one that lists ids is longer than anybody reads."""
