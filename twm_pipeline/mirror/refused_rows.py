@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from twm_pipeline.mirror.upserts import Observed
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 ABOUT_ROWS = ("22", "23", "44", "P0")
 """Classes of SQLSTATEs that a row may be at fault for: data, constraints, views' conditions, PL/pgSQL."""
@@ -54,21 +57,15 @@ def store_halving(
         store: Stores some of them in the transaction.
         refused: Takes those that are refused, with reasons that hold nothing of them.
     """
-    try:
-        with connection.begin_nested():
-            return store(items)
-    except (psycopg.Error, DBAPIError, UnicodeError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if not _is_about_rows(cause):
-            raise
-        if len(items) == 1:
-            refused.append(_refused(table, items[0], cause))
-            return Counts()
-    middle = len(items) // 2
-    counts = store_halving(connection, table, items[:middle], store=store, refused=refused)
-    rest = store_halving(connection, table, items[middle:], store=store, refused=refused)
-    counts.add(rest)
-    counts.written_ids += rest.written_ids
+    counts = Counts()
+    for part in _halving(
+        connection,
+        items,
+        do=store,
+        refuse=lambda item, cause: refused.append(_refused(table, item, cause)),
+    ):
+        counts.add(part)
+        counts.written_ids += part.written_ids
     return counts
 
 
@@ -83,21 +80,37 @@ def update_halving(
         ids: Rows.
         update: Updates some of them in the transaction, and returns how many changed.
     """
-    if not ids:
-        return 0
+
+    def refuse(row_id: object, cause: BaseException | None) -> None:
+        words = f"{type(cause).__name__}{_place(cause)}"
+        logger.warning("%s %s stays as it is: PostgreSQL refuses the row: %s", table.name, row_id, words)
+
+    return sum(_halving(connection, ids, do=update, refuse=refuse))
+
+
+def _halving(
+    connection: Connection,
+    items: Sequence[T],
+    *,
+    do: Callable[[Sequence[T]], R],
+    refuse: Callable[[T, BaseException | None], None],
+) -> list[R]:
+    """Do something to *items*, to both halves of them where one is refused; return what came of each part."""
+    if not items:
+        return []
     try:
         with connection.begin_nested():
-            return update(ids)
-    except DBAPIError as error:
-        if not _is_about_rows(error.orig):
+            return [do(items)]
+    except (psycopg.Error, DBAPIError, UnicodeError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if not _is_about_rows(cause):
             raise
-        if len(ids) == 1:
-            words = f"{type(error.orig).__name__}{_place(error.orig)}"
-            logger.warning("%s %s stays as it is: PostgreSQL refuses the row: %s", table.name, ids[0], words)
-            return 0
-    middle = len(ids) // 2
-    halves = (ids[:middle], ids[middle:])
-    return sum(update_halving(connection, table, half, update=update) for half in halves)
+        if len(items) == 1:
+            refuse(items[0], cause)
+            return []
+    middle = len(items) // 2
+    halves = (items[:middle], items[middle:])
+    return [part for half in halves for part in _halving(connection, half, do=do, refuse=refuse)]
 
 
 def _is_about_rows(cause: BaseException | None) -> bool:

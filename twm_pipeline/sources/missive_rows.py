@@ -25,7 +25,7 @@ from twm_pipeline.sources.html import to_text
 
 Children = Literal["messages", "comments", "drafts"]
 
-UNSETTLED_SECONDS = 2
+UNSETTLED_DRAFT_SECONDS = 2
 """So young a draft may still change without a sign: a second for each of the two clocks."""
 CHILD_TIME: dict[Children, tuple[str, str]] = {
     "messages": ("delivered_at", "created_at"),
@@ -174,7 +174,7 @@ def is_unsettled(stub: Json, row: Json, date: datetime) -> bool:
         return True
     written = [row.get("updated_at"), row.get("created_at")]
     return row.get("delivered_at") is None and any(
-        isinstance(moment, int | float) and moment > date.timestamp() - UNSETTLED_SECONDS
+        isinstance(moment, int | float) and moment > date.timestamp() - UNSETTLED_DRAFT_SECONDS
         for moment in written
     )
 
