@@ -90,7 +90,7 @@ def up(
         with output.progress("bringing the mirror up to date …"):
             _prepare(settings)
         if once:
-            code = _sync_once(settings, as_json=as_json)
+            code = _sync_once(settings, simulated=simulated, as_json=as_json)
         else:
             code = _serve(settings, simulation, host=host, port=port)
     raise typer.Exit(code)
@@ -110,7 +110,7 @@ def _prepare(settings: Settings) -> None:
         engine.dispose()
 
 
-def _sync_once(settings: Settings, *, as_json: bool) -> int:
+def _sync_once(settings: Settings, *, simulated: bool, as_json: bool) -> int:
     """Sync every configured source as a recorded run, and print what came of it."""
     started = time.monotonic()
     requests = [request(source) for source in configured_sources(settings)]
@@ -130,14 +130,14 @@ def _sync_once(settings: Settings, *, as_json: bool) -> int:
         living = sum(table["living"] for table in tables)
         deleted = sum(table["deleted"] for table in tables)
         say(f"\n{living:,} rows in the mirror, and {deleted:,} that are marked as deleted; {seconds} s.")
-        _say_what_next(settings)
+        _say_what_next(simulated=simulated)
     return report_problems(results)
 
 
-def _say_what_next(settings: Settings) -> None:
+def _say_what_next(*, simulated: bool) -> None:
     """Say how to look at what was read, by the name under which this command was called."""
     twm = sys.argv[0] if Path(sys.argv[0]).name == "twm" else "twm"
-    option = " --sandbox" if settings.budget_time_scale != 1 else ""
+    option = " --sandbox" if simulated else ""
     say(f"Look at it: `{twm} up{option}` (in a browser), `{twm} status{option}` (rows, and how to connect).")
 
 
